@@ -1,0 +1,181 @@
+"""The bare ASGI response that writes a stream to a socket; every door uses it.
+
+One task per reader: the server's own request task. It waits for the log, and writes everything that is ready in
+one message. A ticker per loop, not a timer per reader, sends keep-alives, notices readers who have left silently, and
+gives up on readers who take nothing for a minute. Slots are released when the response ends, however it ends.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from playhead.errors import Draining, PlayheadError
+from playhead.reader import Tail
+from playhead.sse import HEADERS, KEEP_ALIVE, NATIVE, Encoder, opening, problem
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+RETRY_MS = 1_000
+KEEP_ALIVE_S = 15.0
+PRESENCE_S = 2.0
+STALLED_S = 60.0
+_TICK_S = 1.0
+
+
+class EventStream:
+    """An ASGI application that sends one stream, from the tail's cursor to the close, as server-sent events.
+
+    The tail must be open, so that errors have become a proper answer before the first byte. 204 when the cursor is
+    at the close already: a browser's EventSource then stops reconnecting.
+    """
+
+    def __init__(
+        self,
+        tail: Tail,
+        encoder: Encoder = NATIVE,
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        self.tail = tail
+        self._encoder = encoder
+        self._headers = [*HEADERS, *(headers or [])]
+        self._task: asyncio.Task[Any] | None = None
+        self._due_at = 0.0
+        self._present_at = 0.0
+        self._sending_since: float | None = None
+        self._gave_up = False
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        ticker = _ticker()
+        try:
+            if self.tail.outcome is not None:
+                await send({"type": "http.response.start", "status": 204, "headers": self._headers[1:]})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            self._task = asyncio.current_task()
+            ticker.add(self)
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+                return
+            await self._follow(receive, send)
+        except asyncio.CancelledError:
+            if not self._gave_up:
+                raise
+        finally:
+            ticker.discard(self)
+            await self.tail.aclose()
+
+    async def _follow(self, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        tail, encode = self.tail, self._encoder.encode
+        body = opening(RETRY_MS)
+        self._present_at = loop.time()
+        try:
+            while True:
+                now = loop.time()
+                if body:
+                    self._sending_since = now
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    self._sending_since = None
+                    self._due_at = now + KEEP_ALIVE_S
+                if now - self._present_at >= PRESENCE_S:
+                    if await _has_left(receive):
+                        return
+                    self._present_at = now
+                batches = await tail.ready()
+                if batches:
+                    body = encode(tail.stream_id, batches)
+                elif tail.outcome is not None:
+                    assert tail.info is not None
+                    body = self._encoder.close(tail.info)
+                    break
+                else:  # nudged by the ticker
+                    body = KEEP_ALIVE if loop.time() >= self._due_at else b""
+        except Draining:
+            body = b""
+        except PlayheadError as error:
+            body = self._encoder.error(error)
+        await send({"type": "http.response.body", "body": body})
+
+    def tick(self, now: float) -> None:
+        """Called about once a second while the response is open."""
+        if self._sending_since is not None:
+            if now - self._sending_since > STALLED_S and self._task is not None and not self._gave_up:
+                self._gave_up = True
+                self._task.cancel()
+        elif self.tail.is_waiting and (now >= self._due_at or now - self._present_at >= PRESENCE_S):
+            self.tail.nudge()
+
+
+async def _has_left(receive: Receive) -> bool:
+    """Whether the client has disconnected, without waiting for it."""
+    # Servers drop what is sent to a closed connection without a word; only receive() tells.
+    asking = asyncio.ensure_future(receive())
+    try:
+        while True:
+            await asyncio.wait({asking}, timeout=0)
+            if not asking.done():
+                return False
+            if asking.result()["type"] == "http.disconnect":
+                return True
+            asking = asyncio.ensure_future(receive())
+    finally:
+        asking.cancel()
+
+
+class _Ticker:
+    """Ticks all open responses of one loop; stands still while there is none."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open: set[EventStream] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, response: EventStream) -> None:
+        self._open.add(response)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_TICK_S, self._tick)
+
+    def discard(self, response: EventStream) -> None:
+        self._open.discard(response)
+        if not self._open and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(_TICK_S, self._tick)
+        now = self._loop.time()
+        for response in self._open:
+            response.tick(now)
+
+
+_tickers: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Ticker]" = WeakKeyDictionary()
+
+
+def _ticker() -> _Ticker:
+    loop = asyncio.get_running_loop()
+    ticker = _tickers.get(loop)
+    if ticker is None:
+        ticker = _tickers[loop] = _Ticker(loop)
+    return ticker
+
+
+class Problem:
+    """An ASGI application that answers with an error as a problem document (RFC 9457)."""
+
+    def __init__(self, error: PlayheadError, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        self.error = error
+        self._headers = headers or []
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:  # noqa: ARG002
+        body = json.dumps(problem(self.error), default=str).encode()
+        headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store"), *self._headers]
+        if self.error.retryable:
+            headers.append((b"retry-after", b"1"))
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": self.error.http_status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})

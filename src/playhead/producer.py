@@ -1,0 +1,440 @@
+"""From a yielded token to the store: one producer writes one stream under one lease.
+
+    source ──push──► pending ──freeze──► batch in flight ──store.append──► stored
+                        ▲                      │
+                        └── collects while ────┘   (idle: sent at once; busy: batches grow by themselves)
+
+A batch once sent is frozen: its retry is the same bytes at the same offsets, so an append whose answer was lost
+is never stored twice. Nothing here runs inside a request (P3), and every way out ends in exactly one close (P7):
+the source ended, raised, was cancelled, ignored its cancellation until the grace period was over, was taken over
+(then the close is not ours any more), or the process drains.
+"""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
+
+from playhead.entry import TYPES_MAX
+from playhead.errors import (
+    AppendRepeat,
+    EventTooLarge,
+    Fenced,
+    InvalidEvent,
+    PlayheadError,
+    StoreError,
+    StreamClosed,
+    StreamNotFound,
+)
+from playhead.log import Close, Release
+from playhead.model import COMPLETED, TEXT, Batch, Lease, Outcome, OutcomeKind, StreamInfo, draft
+from playhead.options import Options
+from playhead.store import Store
+
+Source = AsyncIterator[Any] | Callable[[], Any]
+"""An async iterator of events, or a callable that returns one (also by way of an awaitable)."""
+
+Closed = Callable[[StreamInfo], Awaitable[None]]
+
+BATCH_MAX_EVENTS = 4_096
+BATCH_MAX_BYTES = 256 * 1024
+_PENDING_MAX_EVENTS = 2 * BATCH_MAX_EVENTS
+_PENDING_MAX_BYTES = 4 * BATCH_MAX_BYTES
+_ERROR_MAX_CHARACTERS = 2_000
+_RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
+
+SHUTDOWN = Outcome(OutcomeKind.INTERRUPTED, reason="shutdown")
+_OVER = (Fenced, StreamClosed, StreamNotFound)
+
+logger = logging.getLogger("playhead")
+
+
+class Producer:
+    """The engine's writer of one stream. Users hold a Writer, or nothing when a source is driven."""
+
+    def __init__(self, store: Store, info: StreamInfo, options: Options, on_closed: Closed) -> None:
+        self.lease = Lease(info.stream_id, info.epoch)
+        self.cancelled = asyncio.Event()
+        self.closed: asyncio.Future[StreamInfo | None] = asyncio.get_running_loop().create_future()
+        self.unwatched_after_s = info.unwatched_after_s
+        self.stored = info.tail
+        self._store = store
+        self._options = options
+        self._on_closed = on_closed
+        self._pushed = info.tail
+        self._kinds: list[str] = []
+        self._datas: list[bytes] = []
+        self._pending_bytes = 0
+        self._in_flight: Batch | None = None
+        self._retry_s = 0.0
+        self._failing_since: float | None = None
+        self._broken: PlayheadError | None = None
+        self._progress: set[asyncio.Future[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._source: object = None
+        self._stop: Outcome | None = None
+        self._finishing: asyncio.Task[None] | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._unwatch = store.watch(info.stream_id, self._wake)
+        if info.cancel:
+            self._wake(None, info)
+
+    # ---- writing -----------------------------------------------------------------------------------
+
+    def push(self, item: object) -> None:
+        """Take one event; it is sent at once, or with the next batch when one is under way.
+
+        Raises: InvalidEvent, EventTooLarge, and what ended the stream for this producer.
+        """
+        if self._broken is not None:
+            raise self._broken
+        if isinstance(item, str):
+            kind, data = TEXT, item.encode("utf-8", "surrogatepass")
+        else:
+            kind, data = draft(item)
+        if len(data) > self._options.event_max_bytes:
+            limit = self._options.event_max_bytes
+            raise EventTooLarge(f"an event may hold at most {limit:,} bytes; this one has {len(data):,}", limit=limit)
+        self._kinds.append(kind)
+        self._datas.append(data)
+        self._pending_bytes += len(data)
+        self._pushed += 1
+        if self._in_flight is None:
+            self._send(self._freeze())
+
+    @property
+    def is_crowded(self) -> bool:
+        """So much waits for the store that the source must wait too."""
+        return len(self._datas) >= _PENDING_MAX_EVENTS or self._pending_bytes >= _PENDING_MAX_BYTES
+
+    async def room(self) -> None:
+        """Wait until the store has caught up enough to take more."""
+        while self.is_crowded:
+            await self._next_progress()
+
+    async def flush(self) -> None:
+        """Wait until everything pushed before is stored. Raises: what ended the stream for this producer."""
+        until = self._pushed
+        while self.stored < until:
+            await self._next_progress()
+
+    async def _next_progress(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+        waiter = asyncio.get_running_loop().create_future()
+        self._progress.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._progress.discard(waiter)
+        if self._broken is not None:
+            raise self._broken
+
+    def _freeze(self) -> Batch:
+        """Make a batch of what is pending, as much as one batch may hold."""
+        kinds, datas = self._kinds, self._datas
+        count = len(datas)
+        if count > BATCH_MAX_EVENTS or self._pending_bytes > BATCH_MAX_BYTES:
+            count = self._fitting()
+        kind = kinds[0]
+        types: str | list[str] = kind
+        if kinds.count(kind) != len(kinds):
+            if len(set(kinds[:count])) > TYPES_MAX:
+                count = TYPES_MAX
+            types = kinds[:count]
+        batch = Batch(self._next_first(), self.lease.epoch, types, datas[:count] if count < len(datas) else datas)
+        self._kinds, self._datas = kinds[count:], datas[count:]
+        self._pending_bytes -= batch.size_bytes
+        return batch
+
+    def _fitting(self) -> int:
+        size_bytes = 0
+        for count, data in enumerate(self._datas[:BATCH_MAX_EVENTS]):
+            size_bytes += len(data)
+            if size_bytes > BATCH_MAX_BYTES:
+                return max(count, 1)
+        return min(len(self._datas), BATCH_MAX_EVENTS)
+
+    def _next_first(self) -> int:
+        return self._pushed - len(self._datas) + 1
+
+    def _send(self, batch: Batch) -> None:
+        self._in_flight = batch
+        self._store.append(self.lease, batch).add_done_callback(self._answered)
+
+    def _answered(self, answer: "asyncio.Future[None]") -> None:
+        error = None if answer.cancelled() else answer.exception()
+        batch = self._in_flight
+        if batch is None or self._broken is not None:
+            return
+        if answer.cancelled() or (isinstance(error, StoreError) and error.retryable):
+            self._retry(batch, error)
+        elif error is None or (self._failing_since is not None and isinstance(error, AppendRepeat)):
+            self._failing_since = None
+            self.stored = batch.last
+            self._in_flight = None
+            if self._datas:
+                self._send(self._freeze())
+            self._tell_progress()
+        else:
+            self._break(error if isinstance(error, PlayheadError) else StoreError(f"append failed: {error!r}"))
+
+    def _retry(self, batch: Batch, error: BaseException | None) -> None:
+        """Hand the same batch in again, until the store answers or patience is over."""
+        loop = asyncio.get_running_loop()
+        if self._failing_since is None:
+            self._failing_since, self._retry_s = loop.time(), _RETRY_FIRST_S
+            logger.warning("stream %s: append failed, retrying: %s", self.lease.stream_id, error)
+        if loop.time() - self._failing_since > self._options.store_patience_s and isinstance(error, PlayheadError):
+            self._break(error)
+            return
+        loop.call_later(self._retry_s, self._send, batch)
+        self._retry_s = min(2 * self._retry_s, _RETRY_MAX_S)
+
+    def _break(self, error: PlayheadError) -> None:
+        """Nothing more can be written by this producer."""
+        if self._broken is None:
+            self._broken = error
+            self._kinds, self._datas, self._pending_bytes = [], [], 0
+            self._tell_progress()
+            if self._task is not None:
+                self._task.cancel()
+
+    def _tell_progress(self) -> None:
+        for waiter in self._progress:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ---- driving a source --------------------------------------------------------------------------
+
+    def drive(self, source: Source) -> None:
+        """Run the source in a task of its own, then close."""
+        self._source = source
+        self._task = asyncio.create_task(self._drive(source), name=f"playhead {self.lease.stream_id}")
+        self._task.add_done_callback(self._driven)
+        if self._stop is not None:
+            self._task.cancel()
+
+    async def _drive(self, source: Source) -> None:
+        iterator: Any = source() if callable(source) and not hasattr(source, "__anext__") else source
+        if inspect.isawaitable(iterator) and not hasattr(iterator, "__aiter__"):
+            iterator = await iterator
+        if not hasattr(iterator, "__aiter__"):
+            raise InvalidEvent(f"a source must be an async iterator or return one, not {type(iterator).__name__}")
+        self._source = iterator
+        push = self.push
+        async for item in iterator:
+            if self._stop is not None:
+                return
+            push(item)
+            if self.is_crowded:
+                await self.room()
+
+    def _driven(self, task: "asyncio.Task[None]") -> None:
+        if self._finishing is None:
+            self._finish(self._outcome_of(task))
+        elif not task.cancelled() and task.exception() is not None:
+            logger.warning("stream %s: source failed after its stream was closed", self.lease.stream_id)
+
+    def _outcome_of(self, task: "asyncio.Task[None]") -> Outcome:
+        if self._stop is not None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.info("stream %s: source raised while stopping", self.lease.stream_id, exc_info=error)
+            return self._stop
+        if task.cancelled():
+            return _failed(self._broken) if self._broken is not None else SHUTDOWN
+        error = task.exception()
+        if error is None:
+            return COMPLETED
+        if not isinstance(error, PlayheadError):
+            logger.warning("stream %s: source failed", self.lease.stream_id, exc_info=error)
+        return _failed(error)
+
+    # ---- ending ------------------------------------------------------------------------------------
+
+    def _wake(self, batch: Batch | None, info: StreamInfo | None) -> None:
+        if batch is None and self._finishing is None:
+            if info is None or info.epoch != self.lease.epoch or not info.is_live:
+                if self._looking is None or self._looking.done():
+                    self._looking = asyncio.create_task(self._look())
+            elif info.cancel:
+                self.stop(Outcome(OutcomeKind.CANCELLED, by=info.cancel.by, reason=info.cancel.reason))
+
+    async def _look(self) -> None:
+        """A state that is not ours any more, or unknown: ask, and stop when somebody took the stream away."""
+        try:
+            info = await self._store.load(self.lease.stream_id)
+        except StreamNotFound as error:
+            self._break(error)
+        except StoreError as error:
+            logger.warning("stream %s: %s", self.lease.stream_id, error)
+        else:
+            if info.epoch != self.lease.epoch or not info.is_live:
+                self._break(Fenced("somebody took this stream over or closed it", epoch=self.lease.epoch))
+                if self._task is None and self._finishing is None:
+                    self._finish(SHUTDOWN)
+            elif info.cancel:
+                self._wake(None, info)
+
+    def stop(self, outcome: Outcome) -> None:
+        """Cancel the source and close with this outcome, after the grace period at the latest. First call wins."""
+        if self._stop is not None or self._finishing is not None:
+            return
+        self._stop = outcome
+        if outcome.kind is OutcomeKind.CANCELLED:
+            self.cancelled.set()
+        if self._task is not None:
+            self._task.cancel()
+        self._grace = asyncio.get_running_loop().call_later(self._options.cancel_grace_s, self._abandon)
+
+    def _abandon(self) -> None:
+        if self._finishing is None:
+            logger.warning("stream %s: its source does not stop; abandoned and fenced", self.lease.stream_id)
+            self._finish(self._stop or SHUTDOWN)
+
+    def _finish(self, outcome: Outcome) -> None:
+        """Begin the one end of this producer."""
+        if self._finishing is None:
+            self._finishing = asyncio.create_task(self._end(outcome), name=f"playhead end {self.lease.stream_id}")
+
+    async def _end(self, outcome: Outcome) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+        info: StreamInfo | None = None
+        try:
+            if self._task is None or self._task.done():
+                await close_source(self._source, timeout_s=self._options.cancel_grace_s)
+            try:
+                await self.flush()
+            except PlayheadError as error:
+                outcome = _failed(error) if outcome.kind is OutcomeKind.COMPLETED else outcome
+            info = await self._close(outcome)
+        finally:
+            self._break(StreamClosed("the stream is closed", stream_id=self.lease.stream_id, outcome=outcome.kind))
+            self._unwatch()
+            try:
+                if info is not None:
+                    await self._on_closed(info)
+            finally:
+                self.closed.set_result(info)
+
+    async def _close(self, outcome: Outcome) -> StreamInfo | None:
+        """Store the close. Returns None when it is not ours to store, or cannot be."""
+        if isinstance(self._broken, _OVER):
+            logger.info("stream %s: taken over or closed by somebody else", self.lease.stream_id)
+            return None
+        deadline = asyncio.get_running_loop().time() + self._options.store_patience_s
+        pause_s = _RETRY_FIRST_S
+        while True:
+            try:
+                return (await self._store.apply(self.lease.stream_id, Close(self.lease.epoch, outcome))).info
+            except StoreError as error:
+                if not error.retryable or asyncio.get_running_loop().time() > deadline:
+                    logger.error("stream %s: cannot be closed: %s", self.lease.stream_id, error)
+                    return None
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _RETRY_MAX_S)
+            except PlayheadError as error:
+                logger.info("stream %s: not ours to close: %s", self.lease.stream_id, error)
+                return None
+
+    async def end(self, outcome: Outcome) -> StreamInfo | None:
+        """Close from outside a source: flush, close, settle. Returns the state, None when it was not ours any more."""
+        self._finish(outcome)
+        return await asyncio.shield(self.closed)
+
+    async def release(self) -> None:
+        """Flush, then let go of the stream without closing it."""
+        if self._finishing is None:
+            self._finishing = asyncio.create_task(self._let_go())
+        await asyncio.shield(self._finishing)
+
+    async def _let_go(self) -> None:
+        info: StreamInfo | None = None
+        try:
+            await self.flush()
+            info = (await self._store.apply(self.lease.stream_id, Release(self.lease.epoch))).info
+        finally:
+            self._break(StreamClosed("this writer has let the stream go", stream_id=self.lease.stream_id))
+            self._unwatch()
+            if info is not None and not info.is_live:
+                await self._on_closed(info)
+            self.closed.set_result(info)
+
+
+def _failed(error: BaseException) -> Outcome:
+    text = str(error) if isinstance(error, PlayheadError) else f"{type(error).__name__}: {error}"
+    return Outcome(OutcomeKind.FAILED, error=text[:_ERROR_MAX_CHARACTERS])
+
+
+async def close_source(source: object, *, timeout_s: float) -> None:
+    """Run the source's ``finally``, also when it was never started; give up on one that does not end."""
+    aclose = getattr(source, "aclose", None)
+    if aclose is None:
+        return
+    closing = asyncio.ensure_future(aclose())
+    await asyncio.wait({closing}, timeout=timeout_s)
+    if not closing.done():
+        closing.cancel()
+        logger.warning("a source does not end when it is closed; abandoned")
+    elif not closing.cancelled() and closing.exception() is not None:
+        logger.warning("a source failed while it was closed: %r", closing.exception())
+
+
+class Writer:
+    """An outside writer of one stream: what ``Playhead.produce`` gives.
+
+    Leaving ``async with`` closes the stream: ``completed``, or ``failed`` with the error that was raised, or
+    ``interrupted`` when the block's task was cancelled. With ``keep_open`` a clean exit only ends this writer's turn.
+
+    Attributes:
+        stream_id, epoch: the lease; a later writer has a higher epoch.
+        cancelled: set when somebody asked to cancel. Stop, and close; after the grace period it is done for you.
+    """
+
+    def __init__(self, producer: Producer, *, keep_open: bool) -> None:
+        self._producer = producer
+        self._keep_open = keep_open
+        self.stream_id, self.epoch = producer.lease
+        self.cancelled = producer.cancelled
+
+    async def append(self, *items: object) -> None:
+        """Take events, in order. Returns when they are on their way; ``flush`` waits until they are stored.
+
+        Waits while the store is behind. Cancel: safe; an event is taken whole or not at all.
+        Raises: InvalidEvent, EventTooLarge, StreamTooLarge, Fenced, StreamClosed, StreamNotFound, StoreError.
+        """
+        for item in items:
+            if self._producer.is_crowded:
+                await self._producer.room()
+            self._producer.push(item)
+
+    async def flush(self) -> None:
+        """Return when everything appended so far is stored, and so visible to every reader. Raises: as append."""
+        await self._producer.flush()
+
+    async def close(self, outcome: Outcome = COMPLETED) -> StreamInfo | None:
+        """Flush and close. Returns the final state; None when somebody else had taken or closed the stream."""
+        return await self._producer.end(outcome)
+
+    async def release(self) -> None:
+        """Flush and end this writer's turn; the stream stays live for the next one. Raises: as append."""
+        await self._producer.release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self._keep_open:
+            await self.release()
+        elif error is None:
+            await self.close()
+        elif isinstance(error, asyncio.CancelledError):
+            await self.close(Outcome(OutcomeKind.INTERRUPTED, reason="producer-cancelled"))
+        else:
+            await self.close(_failed(error))

@@ -1,0 +1,386 @@
+"""The one read loop: replay what is stored, wait, follow live. The same code for every door.
+
+    store ──wake(batch)──► Feed ──wakes──► Tail ──► reader
+                            │ one per stream and process, while it has readers
+                            ▼
+                        BatchCache: recent batches, shared, least recently used go first
+
+A reader is a cursor and a waiter, never a queue: however slow it is, it holds back nobody and costs no memory.
+What it missed it takes from the cache or else from the store. A wake-up only tells that there is something to
+look at; what is read, and in which order, always comes from the log (P2, P8, P9).
+"""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from types import TracebackType
+from typing import Self
+
+from playhead.errors import Draining, TooManyReaders
+from playhead.log import check_cursor, check_readable
+from playhead.model import Batch, Cursor, Event, Outcome, Page, StreamInfo
+from playhead.store import PAGE_MAX_BYTES, Store
+
+_EVENT_OVERHEAD_BYTES = 150
+
+
+class BatchCache:
+    """Recent batches by stream and first offset, within a budget of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
+        self._batches: OrderedDict[tuple[str, int], Batch] = OrderedDict()
+
+    def put(self, stream_id: str, batch: Batch) -> None:
+        key = (stream_id, batch.first)
+        if key in self._batches:
+            return
+        self._batches[key] = batch
+        self._size_bytes += _cost(batch)
+        while self._size_bytes > self._max_bytes:
+            _, oldest = self._batches.popitem(last=False)
+            self._size_bytes -= _cost(oldest)
+
+    def get(self, stream_id: str, first: int) -> Batch | None:
+        return self._batches.get((stream_id, first))
+
+
+def _cost(batch: Batch) -> int:
+    # Data, its encoded form and the event objects: about twice the data and a little per event.
+    return 2 * batch.size_bytes + _EVENT_OVERHEAD_BYTES * len(batch.datas)
+
+
+class Feed:
+    """What this process knows of one stream that somebody here reads."""
+
+    __slots__ = (
+        *("_fetching", "_refreshing", "_store"),
+        *("cache", "info", "readers", "stale", "stream_id", "tail", "unwatch", "waiters"),
+    )
+
+    def __init__(self, stream_id: str, store: Store, cache: BatchCache) -> None:
+        self.stream_id = stream_id
+        self.cache = cache
+        self.readers = 0
+        self.tail = 0
+        self.info: StreamInfo | None = None
+        self.stale = True
+        self.waiters: set[asyncio.Future[None]] = set()
+        self._store = store
+        self._refreshing: asyncio.Task[None] | None = None
+        self._fetching: dict[int, asyncio.Task[Page]] = {}
+        self.unwatch = store.watch(stream_id, self.wake)
+
+    def wake(self, batch: Batch | None, info: StreamInfo | None) -> None:
+        """The store has news (see ``playhead.store.Wake``)."""
+        if batch is not None:
+            self.cache.put(self.stream_id, batch)
+            self.tail = max(self.tail, batch.last)
+        elif info is not None:
+            self._learn(info)
+        else:
+            self.stale = True
+        self.wake_readers()
+
+    def wake_readers(self) -> None:
+        waiters, self.waiters = self.waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, waiter: "asyncio.Future[None]") -> None:
+        self.waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self.waiters.discard(waiter)
+
+    async def refresh(self) -> StreamInfo:
+        """The state, asked from the store when it may have changed unseen; one question for all readers.
+
+        Raises: StreamNotFound, StoreError.
+        """
+        while self.info is None or self.stale:
+            if self._refreshing is None:
+                self._refreshing = asyncio.create_task(self._refresh())
+                self._refreshing.add_done_callback(_seen)
+            await asyncio.shield(self._refreshing)
+        return self.info
+
+    async def _refresh(self) -> None:
+        try:
+            # First not stale, then load: news that comes while we ask makes it stale again.
+            self.stale = False
+            self._learn(await self._store.load(self.stream_id))
+        except BaseException:
+            self.stale = True
+            raise
+        finally:
+            self._refreshing = None
+
+    def _learn(self, info: StreamInfo) -> None:
+        self.tail = max(self.tail, info.tail)
+        # Hints may come late: a state never goes back.
+        known = self.info
+        if known is None or (info.epoch, not info.is_live, info.tail) >= (known.epoch, not known.is_live, known.tail):
+            self.info = info
+
+    async def fetch(self, after: int) -> Page:
+        """The stored page after an offset, from the store; one read for all readers who are at that place."""
+        task = self._fetching.get(after)
+        if task is None:
+            task = self._fetching[after] = asyncio.create_task(self._store.read(self.stream_id, after))
+            task.add_done_callback(lambda done: self._fetched(after, done))
+        return await asyncio.shield(task)
+
+    def _fetched(self, after: int, task: "asyncio.Task[Page]") -> None:
+        del self._fetching[after]
+        if not task.cancelled() and task.exception() is None:
+            for batch in task.result().batches:
+                self.cache.put(self.stream_id, batch)
+            self._learn(task.result().info)
+
+
+def _seen(task: "asyncio.Task[None]") -> None:
+    """The askers get the exception; when they have all gone, nobody needs it."""
+    if not task.cancelled():
+        task.exception()
+
+
+class Readers:
+    """All readers of this process: their feeds, their number per owner, and their end when it drains."""
+
+    def __init__(self, store: Store, *, cache_max_bytes: int, per_owner_max: int | None) -> None:
+        self.feeds: dict[str, Feed] = {}
+        self.draining = False
+        self.counts: Counter[Hashable] = Counter()
+        self._store = store
+        self._cache = BatchCache(cache_max_bytes)
+        self._per_owner_max = per_owner_max
+
+    def attach(self, stream_id: str, principal: Hashable) -> Feed:
+        """Count a reader in. Every attach needs its detach. Raises: TooManyReaders, Draining."""
+        self.check_draining()
+        if self._per_owner_max is not None and self.counts[principal] >= self._per_owner_max:
+            raise TooManyReaders(
+                f"at most {self._per_owner_max} readers may be attached at once for one owner",
+                limit=self._per_owner_max,
+            )
+        feed = self.feeds.get(stream_id)
+        if feed is None:
+            feed = self.feeds[stream_id] = Feed(stream_id, self._store, self._cache)
+        feed.readers += 1
+        self.counts[principal] += 1
+        return feed
+
+    def detach(self, feed: Feed, principal: Hashable) -> None:
+        feed.readers -= 1
+        self.counts[principal] -= 1
+        if not self.counts[principal]:
+            del self.counts[principal]
+        if feed.readers == 0:
+            feed.unwatch()
+            del self.feeds[feed.stream_id]
+
+    def check_draining(self) -> None:
+        if self.draining:
+            raise Draining("this process is shutting down; reconnect with your cursor")
+
+    def drain(self) -> None:
+        """End every read with Draining, from now on."""
+        self.draining = True
+        for feed in list(self.feeds.values()):
+            feed.wake_readers()
+
+
+Check = Callable[[StreamInfo], Awaitable[None]]
+"""Raises unless the reader may read this stream."""
+
+
+class Tail:
+    """One reader of one stream: an async iterator of its events, from a cursor to the close and no further.
+
+        async for event in playhead.tail(stream_id, after=cursor):
+            ...
+
+    After the loop ``outcome`` tells how the stream ended. Leaving the loop early never stops the stream; use
+    ``async with``, or ``aclose()``, to be counted out at once (else it happens when the object goes).
+
+    Attributes:
+        outcome: None until the close has been read.
+        info: the newest known state, once opened.
+    Raises (from opening or iterating): StreamNotFound, StreamExpired, CursorInvalid, CursorOfAnotherStream,
+        CursorAhead, Diverged, TooManyReaders, Draining, StoreError.
+    Cancel: safe at any await; nothing is lost, go on with ``cursor``.
+    """
+
+    __slots__ = (
+        *("_batches", "_check", "_events", "_feed", "_position", "_principal", "_readers", "_start", "_waiter"),
+        *("epoch", "offset", "outcome", "stream_id"),
+    )
+
+    def __init__(self, readers: Readers, stream_id: str, after: str | None, principal: Hashable, check: Check) -> None:
+        self.stream_id = stream_id
+        self.outcome: Outcome | None = None
+        self.epoch = 0
+        self.offset = 0
+        self._start = Cursor.parse(after) if after else None
+        if self._start:
+            self._start.check_stream(stream_id)
+        self._readers = readers
+        self._principal = principal
+        self._check = check
+        self._feed: Feed | None = None
+        self._position = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._batches: list[Batch] = []
+        self._events: Iterator[Event] = iter(())
+
+    @property
+    def info(self) -> StreamInfo | None:
+        return self._feed.info if self._feed else None
+
+    @property
+    def cursor(self) -> str:
+        """Hand this to ``tail(after=…)``, now or in any process, to go on after what was read here."""
+        return str(Cursor.of(self.stream_id, self.epoch, self.offset))
+
+    @property
+    def is_waiting(self) -> bool:
+        return self._waiter is not None
+
+    async def open(self) -> StreamInfo:
+        """Attach: may this principal read, and does the stream hold what the cursor has? Idempotent."""
+        if self._feed and self._feed.info:
+            return self._feed.info
+        feed = self._feed = self._readers.attach(self.stream_id, self._principal)
+        try:
+            info = await feed.refresh()
+            await self._check(info)
+            check_readable(info)
+            self.epoch = info.epoch
+            if self._start and self._start.offset:
+                info = await self._resume(feed, self._start)
+            return info
+        except BaseException:
+            self._release()
+            raise
+
+    async def _resume(self, feed: Feed, start: Cursor) -> StreamInfo:
+        # The batch that holds the cursor's event tells under which epoch it was written.
+        page = await feed.fetch(start.offset - 1)
+        there = page.batches[0].epoch if page.batches and page.batches[0].first <= start.offset else None
+        check_cursor(page.info, start, there)
+        self.epoch, self.offset, self._position = start.epoch, start.offset, start.offset
+        if start.offset > page.info.tail:
+            self.outcome = page.info.outcome
+        return page.info
+
+    async def ready(self) -> list[Batch]:
+        """Everything that can be read now, as whole batches; waits while that is nothing.
+
+        Shape: at least one batch, about 256 KiB at most; empty when the close has been reached (see ``outcome``)
+            or ``nudge`` was called.
+        """
+        if self._feed is None and self.outcome is None:
+            await self.open()
+        feed = self._feed
+        while feed is not None and self.outcome is None:
+            batches = self._cached(feed)
+            if not batches and self._position < feed.tail:
+                batches = self._fresh((await feed.fetch(self._position)).batches)
+            if batches:
+                self._position = batches[-1].last
+                return batches
+            self._readers.check_draining()
+            if feed.stale or feed.info is None:
+                check_readable(await feed.refresh())
+            elif feed.info.outcome and self._position >= feed.info.tail:
+                self.outcome = feed.info.outcome
+                self.epoch, self.offset = feed.info.epoch, feed.info.tail + 1
+                self._position = self.offset
+            elif await self._nudged(feed):
+                return []
+        return []
+
+    async def stored(self) -> list[Batch]:
+        """As ``ready``, but empty as soon as everything that is stored now has been read."""
+        info = await self.open()
+        if self.outcome or self._position >= max(info.tail, self._feed.tail if self._feed else 0):
+            return []
+        return await self.ready()
+
+    def _cached(self, feed: Feed) -> list[Batch]:
+        batches: list[Batch] = []
+        size_bytes, position = 0, self._position
+        while position < feed.tail and size_bytes < PAGE_MAX_BYTES:
+            batch = feed.cache.get(self.stream_id, position + 1)
+            if batch is None:
+                break
+            batches.append(batch)
+            size_bytes += batch.size_bytes
+            position = batch.last
+        return batches
+
+    def _fresh(self, batches: list[Batch]) -> list[Batch]:
+        """Without what the reader has; a page shared by several readers may begin before this one's place."""
+        if batches and batches[0].first <= self._position:
+            batches = [batches[0].after(self._position), *batches[1:]]
+        return batches
+
+    async def _nudged(self, feed: Feed) -> bool:
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await feed.wait(waiter)
+        finally:
+            nudged, self._waiter = self._waiter is None, None
+        return nudged
+
+    def nudge(self) -> None:
+        """Make a ``ready()`` that is waiting return empty-handed."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while True:
+            for event in self._events:
+                self.offset = event.offset
+                return event
+            if not self._batches:
+                self._batches = await self.ready()
+                if not self._batches:
+                    if self.outcome is None:
+                        continue
+                    self._release()
+                    raise StopAsyncIteration
+                self._batches.reverse()
+            batch = self._batches.pop()
+            self.epoch = batch.epoch
+            self._events = iter(batch.events)
+
+    async def aclose(self) -> None:
+        """Detach. Idempotent; the stream goes on."""
+        self._release()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            self._readers.detach(feed, self._principal)
+
+    def __del__(self) -> None:
+        if getattr(self, "_feed", None) is not None:
+            self._release()

@@ -1,0 +1,133 @@
+"""The housekeeper of a process: closes what the dead left behind, expires what is old, cancels what nobody watches.
+
+The only code that deletes for age. One task per Playhead; each step is short and bounded, so appends never wait.
+
+Theory of the sweep (P5, P6). A lease that ran out only permits to close a stream. After connecting, and after the
+wall clock jumped, every instance needs one full lease to show that it is alive; until then only deaths that the
+operating system proves count. A process never sweeps itself.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from playhead.errors import PlayheadError, ProducerActive, StoreError, StreamNotFound
+from playhead.log import CloseDead, Expire, RequestCancel, Watched
+from playhead.model import Status, StreamInfo
+from playhead.options import Options
+from playhead.producer import Producer
+from playhead.reader import Readers
+from playhead.store import Query, Store
+
+TICK_S = 0.5
+_SWEEP_TICKS = 4
+_PURGE_ENTRIES = 200
+_DUE_STREAMS = 100
+_CLOCK_JUMP_S = 1.0
+_WATCHED_EVERY_S = 1.0
+
+logger = logging.getLogger("playhead")
+
+
+class Housekeeper:
+    """Runs until cancelled; every failure is logged, and tried again at the next tick."""
+
+    def __init__(
+        self,
+        store: Store,
+        options: Options,
+        readers: Readers,
+        producers: dict[str, Producer],
+        settle: Callable[[StreamInfo], Awaitable[None]],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._readers = readers
+        self._producers = producers
+        self._settle = settle
+        self._monotonic = monotonic
+        self._offset = store.now() - monotonic()
+        self._trust_leases_at = monotonic() + options.lease_s
+        self._watched: dict[str, float] = {}
+
+    async def run(self) -> None:
+        tick_s = min(TICK_S, self._options.lease_s / 5)
+        ticks = 0
+        while True:
+            await self.tick(sweep=ticks % _SWEEP_TICKS == 0)
+            ticks += 1
+            await asyncio.sleep(tick_s)
+
+    async def tick(self, *, sweep: bool) -> None:
+        steps = [self.close_orphans, self.cancel_unwatched]
+        if sweep:
+            steps += [self.settle_left_over, self.expire, self.purge]
+        for step in steps:
+            try:
+                await step()
+            except StoreError as error:
+                logger.warning("housekeeping (%s): %s", step.__name__, error)
+
+    async def close_orphans(self) -> None:
+        """Close streams of dead producers ``interrupted``, and settle them."""
+        now, offset = self._monotonic(), self._store.now() - self._monotonic()
+        if abs(offset - self._offset) > _CLOCK_JUMP_S:
+            self._trust_leases_at = now + self._options.lease_s
+        self._offset = offset
+        for stream_id in await self._store.orphans(proven=now < self._trust_leases_at):
+            try:
+                applied = await self._store.apply(stream_id, CloseDead())
+            except (ProducerActive, StreamNotFound):
+                continue  # back to life, or gone: both are fine
+            if applied.changed:
+                logger.info("stream %s: its producer is gone; closed interrupted", stream_id)
+                await self._settle(applied.info)
+
+    async def settle_left_over(self) -> None:
+        """Settle closed streams that their closer could not, or did not live to, settle."""
+        for info in await self._store.find(Query(status=Status.CLOSED, settled=False, limit=_DUE_STREAMS)):
+            await self._settle(info)
+
+    async def expire(self) -> None:
+        options = self._options
+        command = Expire(expired_for_s=options.expired_for_s, settle_within_s=options.settle_within_s)
+        for stream_id in await self._store.due(_DUE_STREAMS):
+            try:
+                applied = await self._store.apply(stream_id, command)
+            except StreamNotFound:
+                continue
+            if applied.changed and applied.info.status is Status.CLOSED:
+                await self._settle(applied.info)
+
+    async def purge(self) -> None:
+        """Free space, a little at a time, letting appends in between."""
+        while await self._store.purge(_PURGE_ENTRIES) == _PURGE_ENTRIES:
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - a pause, not a poll
+
+    async def cancel_unwatched(self) -> None:
+        """Tell others that we watch, and cancel our streams that nobody watched for too long (P3)."""
+        now = self._store.now()
+        for stream_id, feed in list(self._readers.feeds.items()):
+            info = feed.info
+            if info and info.is_live and info.unwatched_after_s is not None:
+                told = self._watched.get(stream_id, 0.0)
+                if abs(now - told) >= min(_WATCHED_EVERY_S, info.unwatched_after_s / 3):
+                    self._watched[stream_id] = now
+                    await self._quietly(stream_id, Watched())
+        self._watched = {key: told for key, told in self._watched.items() if key in self._readers.feeds}
+        for stream_id, producer in list(self._producers.items()):
+            if producer.unwatched_after_s is None or stream_id in self._readers.feeds:
+                continue
+            info = await self._store.load(stream_id)
+            if info.is_live and now - (info.watched_at or info.created_at) >= producer.unwatched_after_s:
+                await self._quietly(stream_id, RequestCancel(reason="unwatched"))
+
+    async def _quietly(self, stream_id: str, command: Watched | RequestCancel) -> None:
+        try:
+            await self._store.apply(stream_id, command)
+        except StoreError:
+            raise
+        except PlayheadError as error:
+            logger.info("stream %s: %s", stream_id, error)

@@ -1,0 +1,1 @@
+"""Where streams live. Each store is one module; none imports another."""

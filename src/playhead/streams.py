@@ -1,0 +1,468 @@
+"""Playhead: the one object users hold.
+
+    async with Playhead.open("sqlite:///answers.db") as playhead:
+        info = await playhead.start(answer(question), thread_id="t1", owner="ann")
+        async for event in playhead.tail(info.stream_id, principal="ann"):
+            print(event.text, end="")
+
+``start`` and ``produce`` are called by the app itself and take the ``owner``; everything else takes the
+``principal`` who asks, and ``authorize(principal, verb, stream)`` decides (P12). Strangers are told that the
+stream does not exist.
+"""
+
+import asyncio
+import inspect
+import logging
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from playhead.errors import Draining, InvalidSetting, StreamNotFound, ThreadBusy
+from playhead.heartbeat import Heartbeat
+from playhead.log import Claim, Create, Delete, RequestCancel, Settle, check_readable
+from playhead.model import Event, Status, StreamInfo, check_stream_id
+from playhead.options import Options
+from playhead.producer import SHUTDOWN, Producer, Source, Writer, close_source
+from playhead.reader import Readers, Tail
+from playhead.retention import Housekeeper
+from playhead.store import Applied, Query, Store
+
+Authorize = Callable[[str | None, str, StreamInfo], bool | Awaitable[bool]]
+"""``authorize(principal, verb, stream)``; verbs: start, read, list, cancel, delete, produce."""
+
+SettleHook = Callable[[StreamInfo], Awaitable[None]]
+"""Makes what a closed stream produced part of its thread's history. Idempotent by ``stream_id``: called at least
+once for every outcome, by the producer at close, else by whoever closes the stream or next asks (P7)."""
+
+DEFAULT_STORE = "memory://"
+T = TypeVar("T")
+logger = logging.getLogger("playhead")
+
+
+def owner_only(principal: str | None, verb: str, stream: StreamInfo) -> bool:  # noqa: ARG001
+    """The default: only the owner may do anything with a stream."""
+    return principal == stream.owner
+
+
+def open_store(url: str, options: Options) -> Store:
+    """The store of a URL: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
+
+    ``?synchronous=full`` makes SQLite wait for the disk at each commit (see docs/operations.md).
+    Raises: InvalidSetting.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "memory" and rest in ("", "/"):
+        from playhead.stores.memory import MemoryStore
+
+        return MemoryStore(options=options.store)
+    if separator and scheme == "sqlite":
+        from playhead.stores.sqlite import SQLiteStore
+
+        path, _, query = rest.partition("?")
+        synchronous = query.removeprefix("synchronous=").lower() or "normal"
+        if path.startswith("/") and len(path) > 1 and (synchronous == "normal" or synchronous == "full"):
+            return SQLiteStore(path[1:], options=options.store, synchronous=synchronous)
+    raise InvalidSetting(
+        "a store is memory:// or sqlite:///path/to/file.db (optionally with ?synchronous=full)", setting="store"
+    )
+
+
+class Playhead:
+    """Durable, resumable, cancellable streams on one store, for one event loop.
+
+    Use ``async with Playhead.open(url) as playhead``, or ``await playhead.connect()`` and ``await
+    playhead.close()``. All methods may be cancelled at any await; what was begun is finished behind the scenes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        options: Options | None = None,
+        authorize: Authorize = owner_only,
+        settle: SettleHook | None = None,
+    ) -> None:
+        self.options = options or Options()
+        self._store = store
+        self._authorize = authorize
+        self._settle_hook = settle
+        self._producers: dict[str, Producer] = {}
+        self._background: set[asyncio.Task[Any]] = set()
+        self._settling: dict[str, asyncio.Task[None]] = {}
+        self._heartbeat: Heartbeat | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._readers = Readers(
+            store, cache_max_bytes=self.options.cache_max_bytes, per_owner_max=self.options.readers_per_owner_max
+        )
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        options: Options | None = None,
+        authorize: Authorize = owner_only,
+        settle: SettleHook | None = None,
+    ) -> Self:
+        """A Playhead on the store of a URL (see ``open_store``), not connected yet. Raises: InvalidSetting."""
+        options = options or Options()
+        return cls(open_store(url, options), options=options, authorize=authorize, settle=settle)
+
+    @classmethod
+    def from_env(cls, **settings: Any) -> Self:
+        """A Playhead on the store that ``PLAYHEAD_STORE`` names (default ``memory://``)."""
+        return cls.open(os.environ.get("PLAYHEAD_STORE", DEFAULT_STORE), **settings)
+
+    # ---- life --------------------------------------------------------------------------------------
+
+    async def connect(self) -> Self:
+        """Open the store, take a lease, begin housekeeping. Raises: StoreError."""
+        await self._store.open()
+        self._heartbeat = Heartbeat(self._store, self.options.lease_s)
+        housekeeper = Housekeeper(self._store, self.options, self._readers, self._producers, self._settle)
+        self._housekeeping = asyncio.create_task(housekeeper.run(), name="playhead housekeeping")
+        return self
+
+    async def drain(self, grace_s: float = 10.0) -> None:
+        """Shut down cleanly (P11): refuse starts, send readers away with their cursors, give sources ``grace_s``
+        to end by themselves, then close what remains ``interrupted`` (reason ``shutdown``). Idempotent.
+        """
+        self._readers.drain()
+        if self._producers:
+            await asyncio.wait([producer.closed for producer in self._producers.values()], timeout=grace_s)
+        remaining = list(self._producers.values())
+        for producer in remaining:
+            producer.stop(SHUTDOWN)
+        if remaining:
+            await asyncio.wait([producer.closed for producer in remaining])
+
+    async def close(self) -> None:
+        """Drain without grace, then give everything back. Idempotent."""
+        await self._finish(self._close())
+
+    async def _close(self) -> None:
+        await self.drain(grace_s=0)
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.wait([self._housekeeping])
+            self._housekeeping = None
+        others = self._background - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others)
+        if self._heartbeat is not None:
+            await asyncio.to_thread(self._heartbeat.stop)
+            self._heartbeat = None
+        await self._store.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def is_draining(self) -> bool:
+        return self._readers.draining
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    # ---- writing -----------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        source: Source,
+        *,
+        stream_id: str | None = None,
+        thread_id: str | None = None,
+        owner: str | None = None,
+        idempotency_key: str | None = None,
+        fingerprint: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        retention_s: float | None = None,
+        unwatched_after_s: float | None = None,
+        supersede: bool = False,
+    ) -> StreamInfo:
+        """Record a source as a stream, in the background, and return at once.
+
+        The source runs in a task of this process, never in the caller's (P3). It may yield str, bytes, JSON-able
+        values or ``playhead.event(type, data)``.
+
+        Args:
+            source: an async iterator, or a callable that returns one (called only if the source is to run).
+            stream_id: unique per generation; made when absent. Starting it again returns the same stream.
+            thread_id: what it answers to. At most one stream is live on a thread.
+            idempotency_key: unique per owner; a repeated start returns the first start's stream.
+            fingerprint: of the request; the same key or id with another fingerprint is refused.
+            metadata: JSON-able facts kept with the stream.
+            unwatched_after_s: cancel when nobody watches for so long; None = go on to the end.
+            supersede: cancel the stream that is live on the thread and wait for its end first.
+        Returns: the new stream, or the one that was there; then the given source is closed and never run.
+        Durable: the stream exists for everybody, before its first event too.
+        Cancel: safe; a start that has begun is carried out.
+        Raises: InvalidStreamId, ThreadBusy, StreamIdTaken, IdempotencyMismatch, StreamExpired, TooManyLiveStreams,
+            StreamNotFound (a thread that belongs to somebody else), Draining, StoreError.
+        """
+        create = Create(
+            producer=self._store.instance_id,
+            thread_id=thread_id,
+            owner=owner,
+            idempotency_key=idempotency_key,
+            fingerprint=fingerprint,
+            metadata=metadata or {},
+            retention_s=retention_s or self.options.retention_s,
+            unwatched_after_s=unwatched_after_s,
+            needs_settling=self._settle_hook is not None,
+            live_per_owner_max=self.options.live_per_owner_max,
+        )
+        stream_id = check_stream_id(stream_id if stream_id is not None else uuid.uuid4().hex)
+        return await self._finish(self._start(source, stream_id, create, supersede=supersede))
+
+    async def _start(self, source: Source, stream_id: str, create: Create, *, supersede: bool) -> StreamInfo:
+        started = False
+        try:
+            self._check_draining()
+            await self._check_thread(create)
+            applied = await self._create(stream_id, create, supersede=supersede)
+            if applied.changed:
+                self._adopt(applied.info).drive(source)
+                started = True
+            return applied.info
+        finally:
+            if not started:
+                await close_source(source, timeout_s=self.options.cancel_grace_s)
+
+    async def _create(self, stream_id: str, create: Create, *, supersede: bool) -> Applied:
+        while True:
+            try:
+                return await self._store.apply(stream_id, create)
+            except ThreadBusy as busy:
+                if not supersede:
+                    raise
+                with suppress(StreamNotFound):  # deleted meanwhile: it has ended as well
+                    await self._store.apply(busy.stream_id, RequestCancel(create.owner, "superseded"))
+                    await self._wait_closed(busy.stream_id)
+
+    async def _check_thread(self, create: Create) -> None:
+        """A thread belongs to whoever the newest stream on it belongs to, as far as the core knows."""
+        if create.thread_id is not None:
+            latest = await self._store.find(Query(thread_ids=(create.thread_id,), limit=1))
+            if latest and not await self._allowed(create.owner, "start", latest[0]):
+                raise StreamNotFound("there is no such thread", thread_id=create.thread_id)
+
+    async def produce(
+        self,
+        stream_id: str | None = None,
+        *,
+        thread_id: str | None = None,
+        owner: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        retention_s: float | None = None,
+        take_over: bool = False,
+        keep_open: bool = False,
+    ) -> Writer:
+        """Become the producer of a stream and write it by hand; the stream is made when it does not exist.
+
+            async with await playhead.produce("answer-7") as out:
+                await out.append("Hello", " world")
+
+        Many writers may take turns: end a turn with ``keep_open=True`` (or ``release``) and the next ``produce``
+        has a higher epoch. While another one writes, ProducerActive is raised, unless ``take_over``: that fences it.
+
+        Raises: as ``start``, and ProducerActive, StreamClosed.
+        """
+        create = Create(
+            producer=self._store.instance_id,
+            thread_id=thread_id,
+            owner=owner,
+            metadata=metadata or {},
+            retention_s=retention_s or self.options.retention_s,
+            needs_settling=self._settle_hook is not None,
+            live_per_owner_max=self.options.live_per_owner_max,
+        )
+        stream_id = check_stream_id(stream_id if stream_id is not None else uuid.uuid4().hex)
+        return await self._finish(self._produce(stream_id, create, take_over=take_over, keep_open=keep_open))
+
+    async def _produce(self, stream_id: str, create: Create, *, take_over: bool, keep_open: bool) -> Writer:
+        self._check_draining()
+        try:
+            info = await self._store.load(stream_id)
+        except StreamNotFound:
+            await self._check_thread(create)
+            applied = await self._store.apply(stream_id, create)
+            if applied.changed:
+                return Writer(self._adopt(applied.info), keep_open=keep_open)
+            info = applied.info
+        await self._check(create.owner, "produce", info)
+        applied = await self._store.apply(stream_id, Claim(self._store.instance_id, take_over))
+        return Writer(self._adopt(applied.info), keep_open=keep_open)
+
+    def _adopt(self, info: StreamInfo) -> Producer:
+        producer = Producer(self._store, info, self.options, self._settle)
+        self._producers[info.stream_id] = producer
+
+        def forget(_: object) -> None:
+            if self._producers.get(info.stream_id) is producer:
+                del self._producers[info.stream_id]
+
+        producer.closed.add_done_callback(forget)
+        if self.is_draining:  # it began while this stream was being made
+            producer.stop(SHUTDOWN)
+        return producer
+
+    # ---- reading -----------------------------------------------------------------------------------
+
+    def tail(self, stream_id: str, *, after: str | None = None, principal: str | None = None) -> Tail:
+        """Follow a stream: everything after a cursor, then live, to its close (see ``Tail``).
+
+        Raises: CursorInvalid, CursorOfAnotherStream; the rest when the Tail is opened or iterated.
+        """
+
+        async def check(info: StreamInfo) -> None:
+            await self._check(principal, "read", info)
+
+        return Tail(self._readers, stream_id, after, principal, check)
+
+    async def read(self, stream_id: str, *, after: str | None = None, principal: str | None = None) -> list[Event]:
+        """What is stored after a cursor now, without waiting for more; about 256 KiB at most a call.
+
+        Go on with the cursor of the last event (``Cursor.of``) or use ``events`` for everything.
+        Raises: as ``tail``.
+        """
+        async with self.tail(stream_id, after=after, principal=principal) as tail:
+            batches = await tail.stored()
+        return [event for batch in batches for event in batch.events]
+
+    async def events(self, stream_id: str, *, principal: str | None = None) -> AsyncIterator[Event]:
+        """Everything stored in a stream at the moment of the call, page by page, without waiting for more."""
+        async with self.tail(stream_id, principal=principal) as tail:
+            until = (await tail.open()).tail
+            while tail.offset < until and (batches := await tail.stored()):
+                for batch in batches:
+                    for event in batch.events:
+                        tail.offset = event.offset
+                        yield event
+
+    async def info(self, stream_id: str, *, principal: str | None = None) -> StreamInfo:
+        """The state of a stream, expired ones included. Raises: StreamNotFound, StoreError."""
+        info = await self._store.load(stream_id)
+        await self._check(principal, "read", info)
+        return info
+
+    async def find(self, query: Query, *, principal: str | None = None) -> list[StreamInfo]:
+        """Streams by their properties, newest first; those that the principal may not list are left out."""
+        found = await self._store.find(query)
+        return [info for info in found if await self._allowed(principal, "list", info)]
+
+    async def live(self, thread_ids: Iterable[str], *, principal: str | None = None) -> list[StreamInfo]:
+        """The live streams on these threads."""
+        return await self.find(Query(status=Status.LIVE, thread_ids=tuple(thread_ids)), principal=principal)
+
+    async def latest(self, thread_id: str, *, principal: str | None = None) -> StreamInfo | None:
+        """The newest stream on a thread, whatever its state."""
+        found = await self.find(Query(thread_ids=(thread_id,), limit=1), principal=principal)
+        return found[0] if found else None
+
+    # ---- ending ------------------------------------------------------------------------------------
+
+    async def cancel(self, stream_id: str, *, principal: str | None = None, reason: str | None = None) -> StreamInfo:
+        """Ask for the end of a stream, from any process; before its first event too (P4).
+
+        Durable when this returns. Idempotent: a stream that is closed already stays as it is. The producer keeps
+        what it has, stops its source and closes ``cancelled``.
+        Raises: StreamNotFound, StreamExpired, StoreError.
+        """
+        return await self._finish(self._cancel(stream_id, principal, reason))
+
+    async def _cancel(self, stream_id: str, principal: str | None, reason: str | None) -> StreamInfo:
+        await self._check(principal, "cancel", await self._store.load(stream_id))
+        applied = await self._store.apply(stream_id, RequestCancel(principal, reason))
+        if applied.changed and not applied.info.is_live:
+            await self._settle(applied.info)
+        return applied.info
+
+    async def delete(self, stream_id: str, *, principal: str | None = None) -> None:
+        """Forget a stream and its events at once, live or not; its readers are told that it is not found.
+
+        Raises: StreamNotFound, StoreError.
+        """
+        await self._check(principal, "delete", await self._store.load(stream_id))
+        await self._finish(self._store.apply(stream_id, Delete()))
+
+    async def wait(self, stream_id: str, *, principal: str | None = None) -> StreamInfo:
+        """Wait for a stream's close and return its final state. Raises: StreamNotFound, Draining, StoreError."""
+        await self._check(principal, "read", await self._store.load(stream_id))
+        return await self._wait_closed(stream_id)
+
+    async def _wait_closed(self, stream_id: str) -> StreamInfo:
+        feed = self._readers.attach(stream_id, self)
+        try:
+            while (await feed.refresh()).is_live:
+                self._check_draining()
+                await feed.wait(asyncio.get_running_loop().create_future())
+            info = await feed.refresh()
+            check_readable(info)
+            return info
+        finally:
+            self._readers.detach(feed, self)
+
+    # ---- settling ----------------------------------------------------------------------------------
+
+    async def settle(self, thread_id: str) -> None:
+        """Settle what earlier streams of a thread left unsettled; call it before reading the thread's history."""
+        if self._settle_hook is not None:
+            query = Query(status=Status.CLOSED, thread_ids=(thread_id,), settled=False)
+            for info in reversed(await self._store.find(query)):
+                await self._settle(info)
+
+    async def _settle(self, info: StreamInfo) -> None:
+        """Settle once at a time per stream; failures are logged and tried again later by the housekeeper."""
+        if self._settle_hook is None or info.settled:
+            return
+        task = self._settling.get(info.stream_id)
+        if task is None:
+            task = self._settling[info.stream_id] = self._spawn(self._settle_once(self._settle_hook, info))
+            task.add_done_callback(lambda _: self._settling.pop(info.stream_id, None))
+        await asyncio.shield(task)
+
+    async def _settle_once(self, hook: SettleHook, info: StreamInfo) -> None:
+        try:
+            await hook(info)
+            await self._store.apply(info.stream_id, Settle())
+        except Exception:
+            logger.exception("stream %s: not settled yet; it will be tried again", info.stream_id)
+
+    # ---- helpers -----------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: "asyncio.Task[Any]") -> None:
+        self._background.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller got it, or has gone
+
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carry the work out even when the caller is cancelled meanwhile (P10)."""
+        return await asyncio.shield(self._spawn(work))
+
+    def _check_draining(self) -> None:
+        if self.is_draining:
+            raise Draining("this process is shutting down; start the stream elsewhere, or again in a moment")
+
+    async def _allowed(self, principal: str | None, verb: str, info: StreamInfo) -> bool:
+        allowed = self._authorize(principal, verb, info)
+        return await allowed if inspect.isawaitable(allowed) else bool(allowed)
+
+    async def _check(self, principal: str | None, verb: str, info: StreamInfo) -> None:
+        if not await self._allowed(principal, verb, info):
+            raise StreamNotFound("there is no such stream", stream_id=info.stream_id)
