@@ -27,6 +27,7 @@ CURSOR_MAX_BYTES = 64
 TYPE_MAX_BYTES = 255
 BEFORE_EVERYTHING = 0
 
+RESERVED = "playhead."
 TEXT, BYTES, JSON = "text", "bytes", "json"
 
 
@@ -65,9 +66,11 @@ def event(type: str, data: Any = b"") -> Draft:
     """An event with a type of its own, for a source to yield.
 
     ``data`` may be str, bytes or any JSON-able value.
-    Raises: InvalidEvent for a type that is empty, longer than 255 bytes or not printable, or data that
-    is not JSON-able.
+    Raises: InvalidEvent for a type that is empty, longer than 255 bytes, not printable or reserved
+    (``playhead.…``), or data that is not JSON-able.
     """
+    if type.startswith(RESERVED):
+        raise InvalidEvent(f"event types that begin with {RESERVED} are reserved", type=type)
     return Draft(check_type(type), draft(data).data)
 
 

@@ -1,0 +1,1 @@
+"""What Playhead costs, beside the same work without it: ``make bench``. See docs/benchmarks.md."""

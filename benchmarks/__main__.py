@@ -1,0 +1,24 @@
+"""``python -m benchmarks [record] [delay] [http]``: all rows, or the named ones."""
+
+import os
+import platform
+import sqlite3
+import sys
+
+from benchmarks import delay, over_http, record
+from benchmarks.report import Report
+
+PARTS = {"record": record.run, "delay": delay.run, "http": over_http.run}
+
+
+def main() -> int:
+    report = Report()
+    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} CPUs")
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name](report)
+    low = [row.name for row in report.rows if not row.met]
+    print(f"\n{len(report.rows) - len(low)} of {len(report.rows)} figures meet their goal", *low, sep="\n  below: ")
+    return 0
+
+
+sys.exit(main())
