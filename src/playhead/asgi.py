@@ -88,9 +88,8 @@ class EventStream:
                     self._present_at = now
                 batches = await tail.ready()
                 if batches:
-                    body = encode(tail.stream_id, batches)
+                    body = encode(tail.info, batches)
                 elif tail.outcome is not None:
-                    assert tail.info is not None
                     body = self._encoder.close(tail.info)
                     break
                 else:  # nudged by the ticker

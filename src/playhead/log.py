@@ -25,12 +25,13 @@ table test of this file and the Lua twin of ``decide_append`` change with it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from playhead.errors import (
     AppendGap,
     AppendRepeat,
     CursorAhead,
+    CursorOfAnotherStream,
     Diverged,
     Fenced,
     IdempotencyMismatch,
@@ -190,6 +191,7 @@ def decide(stream_id: str, state: StreamInfo | None, command: Command, facts: Fa
             return _expire(state, command, facts.now)
         case Delete():
             return None
+    assert_never(command)  # what no rule knows must not pass for a Delete
 
 
 def _create(stream_id: str, state: StreamInfo | None, command: Create, facts: Facts) -> StreamInfo:
@@ -351,7 +353,10 @@ def check_cursor(state: StreamInfo, cursor: Cursor, epoch_there: int | None) -> 
     ``epoch_there`` is the epoch under which the event at the cursor's offset was stored, None when none is.
     Raises: CursorOfAnotherStream, CursorAhead, Diverged.
     """
-    cursor.check_stream(state.stream_id)
+    if cursor.mark != state.mark:
+        raise CursorOfAnotherStream(
+            "this cursor belongs to another stream; read without one to start over", stream_id=state.stream_id
+        )
     if cursor.offset == 0:
         return
     if epoch_there is None and cursor.offset == state.tail + 1 and state.outcome:

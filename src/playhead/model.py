@@ -4,7 +4,7 @@
        │
        ├── epoch      fencing token of the producer that may append now
        ├── close      takes offset tail + 1, once, with an Outcome
-       └── cursor     "1.<stream>.<epoch>.<offset>": what a reader HAS; reading is strictly after it
+       └── cursor     "1.<mark>.<epoch>.<offset>": what a reader HAS; reading is strictly after it
 
 A Batch is a run of neighbouring events that were appended together: the unit that is stored, cached,
 encoded once and shared by all readers. Its borders never change once it is stored.
@@ -20,7 +20,7 @@ from functools import lru_cache
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from playhead.errors import CursorInvalid, CursorOfAnotherStream, InvalidEvent, InvalidStreamId, SourceFailed
+from playhead.errors import CursorInvalid, InvalidEvent, InvalidStreamId, SourceFailed
 
 STREAM_ID_MAX_CHARACTERS = 1_000
 CURSOR_MAX_BYTES = 64
@@ -62,7 +62,7 @@ class Draft(NamedTuple):
     data: bytes
 
 
-def event(type: str, data: Any = b"") -> Draft:
+def event(type: str, data: Any = b"") -> Draft:  # noqa: A002 - the word of the wire
     """An event with a type of its own, for a source to yield.
 
     ``data`` may be str, bytes or any JSON-able value.
@@ -153,21 +153,25 @@ class Batch:
 
 
 @lru_cache(maxsize=4096)
-def stream_mark(stream_id: str) -> str:
-    """Eleven ASCII characters that stand for a stream in a cursor."""
-    digest = hashlib.sha256(stream_id.encode("utf-8", "surrogatepass")).digest()[:8]
+def stream_mark(stream_id: str, created_at: float) -> str:
+    """Eleven ASCII characters that stand for a stream in a cursor.
+
+    The time of its creation is part of it: a cursor never fits a later stream that was given a deleted one's id.
+    """
+    digest = hashlib.sha256(f"{created_at!r} {stream_id}".encode("utf-8", "surrogatepass")).digest()[:8]
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def cursor_prefix(stream_id: str, epoch: int) -> str:
+def cursor_prefix(mark: str, epoch: int) -> str:
     """What every cursor of this stream and epoch begins with; the offset follows."""
-    return f"1.{stream_mark(stream_id)}.{epoch}."
+    return f"1.{mark}.{epoch}."
 
 
 class Cursor(NamedTuple):
     """What a reader has: everything up to and including ``offset``, as it was under ``epoch``.
 
     On the wire it is opaque, ASCII and at most 64 bytes: ``1.<mark of the stream>.<epoch>.<offset>``.
+    ``StreamInfo.mark`` is the mark of a stream.
     """
 
     mark: str
@@ -178,25 +182,12 @@ class Cursor(NamedTuple):
         return f"1.{self.mark}.{self.epoch}.{self.offset}"
 
     @classmethod
-    def of(cls, stream_id: str, epoch: int, offset: int) -> "Cursor":
-        return cls(stream_mark(stream_id), epoch, offset)
-
-    @classmethod
     def parse(cls, text: str) -> "Cursor":
         """Raises: CursorInvalid."""
         parts = text.split(".") if len(text) <= CURSOR_MAX_BYTES and text.isascii() else []
-        numbers = parts[2:]
-        # Longer numbers would not fit into a store's 64-bit integers.
-        if len(parts) != 4 or parts[0] != "1" or not all(n.isdigit() and len(n) <= 18 for n in numbers):
+        if len(parts) != 4 or parts[0] != "1" or not (parts[2].isdigit() and parts[3].isdigit()):
             raise CursorInvalid("this is not a cursor that Playhead gave out; read without one to start over")
         return cls(parts[1], int(parts[2]), int(parts[3]))
-
-    def check_stream(self, stream_id: str) -> None:
-        """Raises: CursorOfAnotherStream."""
-        if self.mark != stream_mark(stream_id):
-            raise CursorOfAnotherStream(
-                "this cursor belongs to another stream; read without one to start over", stream_id=stream_id
-            )
 
 
 class OutcomeKind(StrEnum):
@@ -288,9 +279,14 @@ class StreamInfo:
         return self.status is Status.LIVE
 
     @property
+    def mark(self) -> str:
+        """What stands for this stream in cursors."""
+        return stream_mark(self.stream_id, self.created_at)
+
+    @property
     def cursor(self) -> str:
         """The cursor of a reader that has everything, the close included when there is one."""
-        return str(Cursor.of(self.stream_id, self.epoch, self.tail + (self.outcome is not None)))
+        return str(Cursor(self.mark, self.epoch, self.tail + (self.outcome is not None)))
 
     def but(self, **changes: Any) -> "StreamInfo":
         return replace(self, **changes)

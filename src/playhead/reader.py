@@ -3,7 +3,7 @@
     store ──wake(batch)──► Feed ──wakes──► Tail ──► reader
                             │ one per stream and process, while it has readers
                             ▼
-                        BatchCache: recent batches, shared, least recently used go first
+                        BatchCache: recent batches, shared, the oldest go first
 
 A reader is a cursor and a waiter, never a queue: however slow it is, it holds back nobody and costs no memory.
 What it missed it takes from the cache or else from the store. A wake-up only tells that there is something to
@@ -11,12 +11,12 @@ look at; what is read, and in which order, always comes from the log (P2, P8, P9
 """
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from types import TracebackType
 from typing import Self
 
-from playhead.errors import Draining, TooManyReaders
+from playhead.errors import Draining, PlayheadError, StreamNotFound, TooManyReaders
 from playhead.log import check_cursor, check_readable
 from playhead.model import Batch, Cursor, Event, Outcome, Page, StreamInfo
 from playhead.store import PAGE_MAX_BYTES, Store
@@ -25,25 +25,34 @@ _EVENT_OVERHEAD_BYTES = 150
 
 
 class BatchCache:
-    """Recent batches by stream and first offset, within a budget of bytes."""
+    """Recent batches of streams that have readers, by stream and first offset, within a budget of bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._size_bytes = 0
-        self._batches: OrderedDict[tuple[str, int], Batch] = OrderedDict()
+        self._batches: dict[tuple[Feed, int], Batch] = {}
 
-    def put(self, stream_id: str, batch: Batch) -> None:
-        key = (stream_id, batch.first)
+    def put(self, feed: "Feed", batch: Batch) -> None:
+        key = (feed, batch.first)
         if key in self._batches:
             return
         self._batches[key] = batch
+        feed.cached.add(batch.first)
         self._size_bytes += _cost(batch)
         while self._size_bytes > self._max_bytes:
-            _, oldest = self._batches.popitem(last=False)
-            self._size_bytes -= _cost(oldest)
+            self._remove(next(iter(self._batches)))
 
-    def get(self, stream_id: str, first: int) -> Batch | None:
-        return self._batches.get((stream_id, first))
+    def get(self, feed: "Feed", first: int) -> Batch | None:
+        return self._batches.get((feed, first))
+
+    def drop(self, feed: "Feed") -> None:
+        """Forget the batches of a stream that has no more readers here."""
+        for first in list(feed.cached):
+            self._remove((feed, first))
+
+    def _remove(self, key: "tuple[Feed, int]") -> None:
+        self._size_bytes -= _cost(self._batches.pop(key))
+        key[0].cached.discard(key[1])
 
 
 def _cost(batch: Batch) -> int:
@@ -56,12 +65,14 @@ class Feed:
 
     __slots__ = (
         *("_fetching", "_refreshing", "_store"),
-        *("cache", "info", "readers", "stale", "stream_id", "tail", "unwatch", "waiters"),
+        *("cache", "cached", "error", "info", "readers", "stale", "stream_id", "tail", "unwatch", "waiters"),
     )
 
     def __init__(self, stream_id: str, store: Store, cache: BatchCache) -> None:
         self.stream_id = stream_id
         self.cache = cache
+        self.cached: set[int] = set()
+        self.error: PlayheadError | None = None
         self.readers = 0
         self.tail = 0
         self.info: StreamInfo | None = None
@@ -75,7 +86,7 @@ class Feed:
     def wake(self, batch: Batch | None, info: StreamInfo | None) -> None:
         """The store has news (see ``playhead.store.Wake``)."""
         if batch is not None:
-            self.cache.put(self.stream_id, batch)
+            self.cache.put(self, batch)
             self.tail = max(self.tail, batch.last)
         elif info is not None:
             self._learn(info)
@@ -106,6 +117,8 @@ class Feed:
                 self._refreshing = asyncio.create_task(self._refresh())
                 self._refreshing.add_done_callback(_seen)
             await asyncio.shield(self._refreshing)
+        if self.error is not None:
+            raise self.error
         return self.info
 
     async def _refresh(self) -> None:
@@ -120,9 +133,12 @@ class Feed:
             self._refreshing = None
 
     def _learn(self, info: StreamInfo) -> None:
+        known = self.info
+        if known is not None and known.created_at != info.created_at:
+            self.error = StreamNotFound("the stream was deleted", stream_id=self.stream_id)
+            return
         self.tail = max(self.tail, info.tail)
         # Hints may come late: a state never goes back.
-        known = self.info
         if known is None or (info.epoch, not info.is_live, info.tail) >= (known.epoch, not known.is_live, known.tail):
             self.info = info
 
@@ -138,7 +154,7 @@ class Feed:
         del self._fetching[after]
         if not task.cancelled() and task.exception() is None:
             for batch in task.result().batches:
-                self.cache.put(self.stream_id, batch)
+                self.cache.put(self, batch)
             self._learn(task.result().info)
 
 
@@ -181,6 +197,7 @@ class Readers:
             del self.counts[principal]
         if feed.readers == 0:
             feed.unwatch()
+            self._cache.drop(feed)
             del self.feeds[feed.stream_id]
 
     def check_draining(self) -> None:
@@ -216,7 +233,8 @@ class Tail:
     """
 
     __slots__ = (
-        *("_batches", "_check", "_events", "_feed", "_position", "_principal", "_readers", "_start", "_waiter"),
+        *("_batches", "_check", "_closed", "_events", "_feed", "_info", "_position", "_principal", "_readers"),
+        *("_start", "_waiter"),
         *("epoch", "offset", "outcome", "stream_id"),
     )
 
@@ -226,25 +244,29 @@ class Tail:
         self.epoch = 0
         self.offset = 0
         self._start = Cursor.parse(after) if after else None
-        if self._start:
-            self._start.check_stream(stream_id)
         self._readers = readers
         self._principal = principal
         self._check = check
         self._feed: Feed | None = None
+        self._info: StreamInfo | None = None
+        self._closed = False
         self._position = 0
         self._waiter: asyncio.Future[None] | None = None
         self._batches: list[Batch] = []
         self._events: Iterator[Event] = iter(())
 
     @property
-    def info(self) -> StreamInfo | None:
-        return self._feed.info if self._feed else None
+    def info(self) -> StreamInfo:
+        """The newest state that this reader has seen. Only once opened."""
+        if self._feed and self._feed.info:
+            self._info = self._feed.info
+        assert self._info is not None, "the tail is not open"
+        return self._info
 
     @property
     def cursor(self) -> str:
         """Hand this to ``tail(after=…)``, now or in any process, to go on after what was read here."""
-        return str(Cursor.of(self.stream_id, self.epoch, self.offset))
+        return str(Cursor(self.info.mark, self.epoch, self.offset))
 
     @property
     def is_waiting(self) -> bool:
@@ -252,30 +274,29 @@ class Tail:
 
     async def open(self) -> StreamInfo:
         """Attach: may this principal read, and does the stream hold what the cursor has? Idempotent."""
-        if self._feed and self._feed.info:
-            return self._feed.info
+        if self._feed is not None or self._closed:
+            return self.info
         feed = self._feed = self._readers.attach(self.stream_id, self._principal)
         try:
-            info = await feed.refresh()
+            info = self._info = await feed.refresh()
             await self._check(info)
             check_readable(info)
             self.epoch = info.epoch
-            if self._start and self._start.offset:
-                info = await self._resume(feed, self._start)
+            if self._start is not None:
+                await self._resume(feed, self._start)
             return info
         except BaseException:
-            self._release()
+            self._detach()
             raise
 
-    async def _resume(self, feed: Feed, start: Cursor) -> StreamInfo:
-        # The batch that holds the cursor's event tells under which epoch it was written.
-        page = await feed.fetch(start.offset - 1)
+    async def _resume(self, feed: Feed, start: Cursor) -> None:
+        """Go to the cursor's place. The batch that holds its event tells under which epoch that was written."""
+        page = await feed.fetch(max(start.offset - 1, 0))
         there = page.batches[0].epoch if page.batches and page.batches[0].first <= start.offset else None
         check_cursor(page.info, start, there)
         self.epoch, self.offset, self._position = start.epoch, start.offset, start.offset
         if start.offset > page.info.tail:
-            self.outcome = page.info.outcome
-        return page.info
+            self.outcome, self._info = page.info.outcome, page.info
 
     async def ready(self) -> list[Batch]:
         """Everything that can be read now, as whole batches; waits while that is nothing.
@@ -283,25 +304,27 @@ class Tail:
         Shape: at least one batch, about 256 KiB at most; empty when the close has been reached (see ``outcome``)
             or ``nudge`` was called.
         """
-        if self._feed is None and self.outcome is None:
-            await self.open()
+        await self.open()
         feed = self._feed
-        while feed is not None and self.outcome is None:
-            batches = self._cached(feed)
-            if not batches and self._position < feed.tail:
-                batches = self._fresh((await feed.fetch(self._position)).batches)
-            if batches:
-                self._position = batches[-1].last
-                return batches
-            self._readers.check_draining()
-            if feed.stale or feed.info is None:
-                check_readable(await feed.refresh())
-            elif feed.info.outcome and self._position >= feed.info.tail:
-                self.outcome = feed.info.outcome
-                self.epoch, self.offset = feed.info.epoch, feed.info.tail + 1
-                self._position = self.offset
-            elif await self._nudged(feed):
-                return []
+        try:
+            while feed is not None and self.outcome is None:
+                batches = self._cached(feed)
+                if not batches and self._position < feed.tail:
+                    batches = self._fresh((await feed.fetch(self._position)).batches)
+                if batches:
+                    self._position = batches[-1].last
+                    return batches
+                self._readers.check_draining()
+                if feed.stale or feed.error or feed.info is None:
+                    check_readable(await feed.refresh())
+                elif feed.info.outcome and self._position >= feed.info.tail:
+                    self.outcome, self.epoch = feed.info.outcome, feed.info.epoch
+                    self._position = feed.info.tail + 1
+                elif await self._nudged(feed):
+                    return []
+        except PlayheadError:
+            await self.aclose()
+            raise
         return []
 
     async def stored(self) -> list[Batch]:
@@ -315,7 +338,7 @@ class Tail:
         batches: list[Batch] = []
         size_bytes, position = 0, self._position
         while position < feed.tail and size_bytes < PAGE_MAX_BYTES:
-            batch = feed.cache.get(self.stream_id, position + 1)
+            batch = feed.cache.get(feed, position + 1)
             if batch is None:
                 break
             batches.append(batch)
@@ -353,19 +376,22 @@ class Tail:
                 return event
             if not self._batches:
                 self._batches = await self.ready()
-                if not self._batches:
-                    if self.outcome is None:
-                        continue
-                    self._release()
+                if self._batches:
+                    self._batches.reverse()
+                elif self.outcome is not None or self._closed:
+                    self.offset = self._position
+                    await self.aclose()
                     raise StopAsyncIteration
-                self._batches.reverse()
+                else:
+                    continue
             batch = self._batches.pop()
             self.epoch = batch.epoch
             self._events = iter(batch.events)
 
     async def aclose(self) -> None:
-        """Detach. Idempotent; the stream goes on."""
-        self._release()
+        """Detach; the iteration is over, the stream goes on. Idempotent."""
+        self._closed = True
+        self._detach()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -374,13 +400,14 @@ class Tail:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
+        await self.aclose()
 
-    def _release(self) -> None:
+    def _detach(self) -> None:
         feed, self._feed = self._feed, None
         if feed is not None:
+            self._info = feed.info or self._info
             self._readers.detach(feed, self._principal)
 
     def __del__(self) -> None:
         if getattr(self, "_feed", None) is not None:
-            self._release()
+            self._detach()

@@ -26,6 +26,7 @@ _PURGE_ENTRIES = 200
 _DUE_STREAMS = 100
 _CLOCK_JUMP_S = 1.0
 _WATCHED_EVERY_S = 1.0
+_SETTLE_AFTER_S = 5.0
 
 logger = logging.getLogger("playhead")
 
@@ -40,6 +41,8 @@ class Housekeeper:
         readers: Readers,
         producers: dict[str, Producer],
         settle: Callable[[StreamInfo], Awaitable[None]],
+        *,
+        settles: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -47,6 +50,7 @@ class Housekeeper:
         self._readers = readers
         self._producers = producers
         self._settle = settle
+        self._settles = settles
         self._monotonic = monotonic
         self._offset = store.now() - monotonic()
         self._trust_leases_at = monotonic() + options.lease_s
@@ -63,7 +67,9 @@ class Housekeeper:
     async def tick(self, *, sweep: bool) -> None:
         steps = [self.close_orphans, self.cancel_unwatched]
         if sweep:
-            steps += [self.settle_left_over, self.expire, self.purge]
+            steps += [self.expire, self.purge]
+            if self._settles:
+                steps.append(self.settle_left_over)
         for step in steps:
             try:
                 await step()
@@ -88,7 +94,8 @@ class Housekeeper:
     async def settle_left_over(self) -> None:
         """Settle closed streams that their closer could not, or did not live to, settle."""
         for info in await self._store.find(Query(status=Status.CLOSED, settled=False, limit=_DUE_STREAMS)):
-            await self._settle(info)
+            if self._store.now() - (info.closed_at or 0.0) > _SETTLE_AFTER_S:  # else its closer is about to
+                await self._settle(info)
 
     async def expire(self) -> None:
         options = self._options
@@ -103,8 +110,8 @@ class Housekeeper:
 
     async def purge(self) -> None:
         """Free space, a little at a time, letting appends in between."""
-        while await self._store.purge(_PURGE_ENTRIES) == _PURGE_ENTRIES:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - a pause, not a poll
+        while await self._store.purge(_PURGE_ENTRIES) == _PURGE_ENTRIES:  # noqa: ASYNC110 - a pause, not a poll
+            await asyncio.sleep(0.01)
 
     async def cancel_unwatched(self) -> None:
         """Tell others that we watch, and cancel our streams that nobody watched for too long (P3)."""

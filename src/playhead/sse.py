@@ -41,9 +41,9 @@ def opening(retry_ms: int) -> bytes:
     return b"retry: %d\n" % retry_ms
 
 
-def frames(stream_id: str, batch: Batch) -> bytes:
-    """A batch as native frames."""
-    prefix = cursor_prefix(stream_id, batch.epoch)
+def frames(info: StreamInfo, batch: Batch) -> bytes:
+    """A batch of a stream as native frames."""
+    prefix = cursor_prefix(info.mark, batch.epoch)
     out = []
     for offset, kind, data in batch.events:
         try:
@@ -97,13 +97,13 @@ class Encoder:
     """
 
     name: str
-    batch: Callable[[str, Batch], bytes]
+    batch: Callable[[StreamInfo, Batch], bytes]
     close: Callable[[StreamInfo], bytes]
     error: Callable[[PlayheadError], bytes]
 
-    def encode(self, stream_id: str, batches: Iterable[Batch]) -> bytes:
+    def encode(self, info: StreamInfo, batches: Iterable[Batch]) -> bytes:
         """Batches as bytes; each is encoded once per process and door."""
-        return b"".join([b.encoded(lambda batch: self.batch(stream_id, batch), self.name) for b in batches])
+        return b"".join([b.encoded(lambda batch: self.batch(info, batch), self.name) for b in batches])
 
 
 NATIVE = Encoder("native", frames, close_frame, error_frame)

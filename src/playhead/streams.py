@@ -122,7 +122,10 @@ class Playhead:
         """Open the store, take a lease, begin housekeeping. Raises: StoreError."""
         await self._store.open()
         self._heartbeat = Heartbeat(self._store, self.options.lease_s)
-        housekeeper = Housekeeper(self._store, self.options, self._readers, self._producers, self._settle)
+        settles = self._settle_hook is not None
+        housekeeper = Housekeeper(
+            self._store, self.options, self._readers, self._producers, self._settle, settles=settles
+        )
         self._housekeeping = asyncio.create_task(housekeeper.run(), name="playhead housekeeping")
         return self
 
@@ -332,7 +335,7 @@ class Playhead:
     async def read(self, stream_id: str, *, after: str | None = None, principal: str | None = None) -> list[Event]:
         """What is stored after a cursor now, without waiting for more; about 256 KiB at most a call.
 
-        Go on with the cursor of the last event (``Cursor.of``) or use ``events`` for everything.
+        For everything there is, use ``events``.
         Raises: as ``tail``.
         """
         async with self.tail(stream_id, after=after, principal=principal) as tail:
