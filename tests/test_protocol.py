@@ -7,7 +7,7 @@ import playhead.testing
 
 ROOT = Path(__file__).parent.parent
 ID = re.compile(r"^[-*] \*\*([A-Z]\d+(?:\.\d+)?)\*\*", re.MULTILINE)
-PROOF = re.compile(r"mark\.proves\(([^)]*)\)")
+PROOF = re.compile(r"@(?:pytest\.mark\.)?proves\(([^)]*)\)")
 
 
 def stated() -> set[str]:
@@ -18,7 +18,7 @@ def proven() -> dict[str, set[str]]:
     """Id → the files whose tests claim to prove it."""
     found: dict[str, set[str]] = {}
     suite = Path(playhead.testing.__file__).parent
-    for file in [*(ROOT / "tests").glob("test_*.py"), *suite.glob("*.py")]:
+    for file in [*(ROOT / "tests").glob("test_*.py"), *suite.rglob("*.py")]:
         for arguments in PROOF.findall(file.read_text()):
             for name in re.findall(r'"([^"]+)"', arguments):
                 found.setdefault(name, set()).add(file.name)

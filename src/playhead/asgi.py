@@ -63,7 +63,7 @@ class EventStream:
                 return
             await self._follow(receive, send)
         except asyncio.CancelledError:
-            if not self._gave_up:
+            if not self._gave_up or self._task is None or self._task.uncancel():
                 raise
         finally:
             ticker.discard(self)
@@ -78,9 +78,7 @@ class EventStream:
             while True:
                 now = loop.time()
                 if body:
-                    self._sending_since = now
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-                    self._sending_since = None
+                    await self._write(send, body, more=True)
                     self._due_at = now + KEEP_ALIVE_S
                 if now - self._present_at >= PRESENCE_S:
                     if await _has_left(receive):
@@ -98,7 +96,12 @@ class EventStream:
             body = b""
         except PlayheadError as error:
             body = self._encoder.error(error)
-        await send({"type": "http.response.body", "body": body})
+        await self._write(send, body, more=False)
+
+    async def _write(self, send: Send, body: bytes, *, more: bool) -> None:
+        self._sending_since = asyncio.get_running_loop().time()
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+        self._sending_since = None
 
     def tick(self, now: float) -> None:
         """Called about once a second while the response is open."""

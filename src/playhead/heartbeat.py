@@ -33,6 +33,8 @@ class Heartbeat:
                 if not failing:
                     logger.warning("the lease cannot be renewed: %s", error)
                 failing = True
+            except Exception:  # whatever it is, without this thread all streams would be lost
+                logger.exception("the lease cannot be renewed")
 
     def stop(self) -> None:
         """Stop, and wait for a renewal that is under way."""

@@ -185,7 +185,9 @@ class Cursor(NamedTuple):
     def parse(cls, text: str) -> "Cursor":
         """Raises: CursorInvalid."""
         parts = text.split(".") if len(text) <= CURSOR_MAX_BYTES and text.isascii() else []
-        if len(parts) != 4 or parts[0] != "1" or not (parts[2].isdigit() and parts[3].isdigit()):
+        numbers = parts[2:]
+        # Longer numbers would not fit into a store's 64-bit integers.
+        if len(parts) != 4 or parts[0] != "1" or not all(n.isdigit() and len(n) <= 18 for n in numbers):
             raise CursorInvalid("this is not a cursor that Playhead gave out; read without one to start over")
         return cls(parts[1], int(parts[2]), int(parts[3]))
 

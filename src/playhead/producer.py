@@ -13,7 +13,7 @@ the source ended, raised, was cancelled, ignored its cancellation until the grac
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -46,6 +46,8 @@ _ERROR_MAX_CHARACTERS = 2_000
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
 
 SHUTDOWN = Outcome(OutcomeKind.INTERRUPTED, reason="shutdown")
+WRITER_LOST = Outcome(OutcomeKind.INTERRUPTED, reason="producer-lost")
+_SELF_CANCELLED = Outcome(OutcomeKind.FAILED, error="CancelledError: the source was cancelled from inside")
 _OVER = (Fenced, StreamClosed, StreamNotFound)
 
 logger = logging.getLogger("playhead")
@@ -60,10 +62,14 @@ class Producer:
         self.closed: asyncio.Future[StreamInfo | None] = asyncio.get_running_loop().create_future()
         self.unwatched_after_s = info.unwatched_after_s
         self.stored = info.tail
+        self.outcome = SHUTDOWN
+        self._created_at = info.created_at
         self._store = store
         self._options = options
         self._on_closed = on_closed
-        self._pushed = info.tail
+        self._event_max_bytes = options.event_max_bytes
+        self._frozen = info.tail
+        self.is_crowded = False  # so much waits for the store that the source must wait too
         self._kinds: list[str] = []
         self._datas: list[bytes] = []
         self._pending_bytes = 0
@@ -74,13 +80,15 @@ class Producer:
         self._progress: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._source: object = None
+        self._closing_late: asyncio.Task[None] | None = None
         self._stop: Outcome | None = None
         self._finishing: asyncio.Task[None] | None = None
         self._grace: asyncio.TimerHandle | None = None
+        self._stale = False
         self._looking: asyncio.Task[None] | None = None
         self._unwatch = store.watch(info.stream_id, self._wake)
-        if info.cancel:
-            self._wake(None, info)
+        # Watch first, then look: a cancel may have been stored since ``info`` was.
+        self._wake(None, None)
 
     # ---- writing -----------------------------------------------------------------------------------
 
@@ -95,20 +103,17 @@ class Producer:
             kind, data = TEXT, item.encode("utf-8", "surrogatepass")
         else:
             kind, data = draft(item)
-        if len(data) > self._options.event_max_bytes:
-            limit = self._options.event_max_bytes
-            raise EventTooLarge(f"an event may hold at most {limit:,} bytes; this one has {len(data):,}", limit=limit)
+        size_bytes = len(data)
+        if size_bytes > self._event_max_bytes:
+            limit = self._event_max_bytes
+            raise EventTooLarge(f"an event may hold at most {limit:,} bytes; this one has {size_bytes:,}", limit=limit)
         self._kinds.append(kind)
         self._datas.append(data)
-        self._pending_bytes += len(data)
-        self._pushed += 1
+        self._pending_bytes += size_bytes
         if self._in_flight is None:
             self._send(self._freeze())
-
-    @property
-    def is_crowded(self) -> bool:
-        """So much waits for the store that the source must wait too."""
-        return len(self._datas) >= _PENDING_MAX_EVENTS or self._pending_bytes >= _PENDING_MAX_BYTES
+        elif self._pending_bytes >= _PENDING_MAX_BYTES or len(self._datas) >= _PENDING_MAX_EVENTS:
+            self.is_crowded = True
 
     async def room(self) -> None:
         """Wait until the store has caught up enough to take more."""
@@ -117,7 +122,7 @@ class Producer:
 
     async def flush(self) -> None:
         """Wait until everything pushed before is stored. Raises: what ended the stream for this producer."""
-        until = self._pushed
+        until = self._frozen + len(self._datas)
         while self.stored < until:
             await self._next_progress()
 
@@ -141,13 +146,16 @@ class Producer:
             count = self._fitting()
         kind = kinds[0]
         types: str | list[str] = kind
-        if kinds.count(kind) != len(kinds):
+        if count > 1 and kinds.count(kind) != len(kinds):
             if len(set(kinds[:count])) > TYPES_MAX:
                 count = TYPES_MAX
             types = kinds[:count]
-        batch = Batch(self._next_first(), self.lease.epoch, types, datas[:count] if count < len(datas) else datas)
+        first = self._frozen + 1
+        batch = Batch(first, self.lease.epoch, types, datas[:count] if count < len(datas) else datas)
         self._kinds, self._datas = kinds[count:], datas[count:]
+        self._frozen = batch.last
         self._pending_bytes -= batch.size_bytes
+        self.is_crowded = self._pending_bytes >= _PENDING_MAX_BYTES or len(self._datas) >= _PENDING_MAX_EVENTS
         return batch
 
     def _fitting(self) -> int:
@@ -157,9 +165,6 @@ class Producer:
             if size_bytes > BATCH_MAX_BYTES:
                 return max(count, 1)
         return min(len(self._datas), BATCH_MAX_EVENTS)
-
-    def _next_first(self) -> int:
-        return self._pushed - len(self._datas) + 1
 
     def _send(self, batch: Batch) -> None:
         self._in_flight = batch
@@ -191,17 +196,23 @@ class Producer:
         if loop.time() - self._failing_since > self._options.store_patience_s and isinstance(error, PlayheadError):
             self._break(error)
             return
-        loop.call_later(self._retry_s, self._send, batch)
+        loop.call_later(self._retry_s, self._resend, batch)
         self._retry_s = min(2 * self._retry_s, _RETRY_MAX_S)
+
+    def _resend(self, batch: Batch) -> None:
+        if self._broken is None:
+            self._send(batch)
 
     def _break(self, error: PlayheadError) -> None:
         """Nothing more can be written by this producer."""
         if self._broken is None:
             self._broken = error
-            self._kinds, self._datas, self._pending_bytes = [], [], 0
+            self._kinds, self._datas, self._pending_bytes, self.is_crowded = [], [], 0, False
             self._tell_progress()
             if self._task is not None:
-                self._task.cancel()
+                self._halt()
+            elif isinstance(error, _OVER):
+                self.finish(SHUTDOWN)
 
     def _tell_progress(self) -> None:
         for waiter in self._progress:
@@ -216,13 +227,13 @@ class Producer:
         self._task = asyncio.create_task(self._drive(source), name=f"playhead {self.lease.stream_id}")
         self._task.add_done_callback(self._driven)
         if self._stop is not None:
-            self._task.cancel()
+            self._halt()
 
     async def _drive(self, source: Source) -> None:
-        iterator: Any = source() if callable(source) and not hasattr(source, "__anext__") else source
-        if inspect.isawaitable(iterator) and not hasattr(iterator, "__aiter__"):
+        iterator: Any = source() if callable(source) and not isinstance(source, AsyncIterable) else source
+        if inspect.isawaitable(iterator) and not isinstance(iterator, AsyncIterable):
             iterator = await iterator
-        if not hasattr(iterator, "__aiter__"):
+        if not isinstance(iterator, AsyncIterable):
             raise InvalidEvent(f"a source must be an async iterator or return one, not {type(iterator).__name__}")
         self._source = iterator
         push = self.push
@@ -235,9 +246,12 @@ class Producer:
 
     def _driven(self, task: "asyncio.Task[None]") -> None:
         if self._finishing is None:
-            self._finish(self._outcome_of(task))
-        elif not task.cancelled() and task.exception() is not None:
-            logger.warning("stream %s: source failed after its stream was closed", self.lease.stream_id)
+            self.finish(self._outcome_of(task))
+        else:  # it had been abandoned
+            if not task.cancelled() and task.exception() is not None:
+                logger.warning("stream %s: source failed after its stream was closed", self.lease.stream_id)
+            closing = close_source(self._source, timeout_s=self._options.cancel_grace_s)
+            self._closing_late = asyncio.create_task(closing)
 
     def _outcome_of(self, task: "asyncio.Task[None]") -> Outcome:
         if self._stop is not None:
@@ -245,7 +259,9 @@ class Producer:
                 logger.info("stream %s: source raised while stopping", self.lease.stream_id, exc_info=error)
             return self._stop
         if task.cancelled():
-            return _failed(self._broken) if self._broken is not None else SHUTDOWN
+            if self._broken is not None:
+                return _failed(self._broken)
+            return SHUTDOWN if task.cancelling() else _SELF_CANCELLED
         error = task.exception()
         if error is None:
             return COMPLETED
@@ -256,53 +272,69 @@ class Producer:
     # ---- ending ------------------------------------------------------------------------------------
 
     def _wake(self, batch: Batch | None, info: StreamInfo | None) -> None:
-        if batch is None and self._finishing is None:
-            if info is None or info.epoch != self.lease.epoch or not info.is_live:
-                if self._looking is None or self._looking.done():
-                    self._looking = asyncio.create_task(self._look())
-            elif info.cancel:
-                self.stop(Outcome(OutcomeKind.CANCELLED, by=info.cancel.by, reason=info.cancel.reason))
+        if batch is not None or self._finishing is not None:
+            return
+        if info is None or not self._is_ours(info):
+            self._stale = True
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look(), name=f"playhead look {self.lease.stream_id}")
+        elif info.cancel:
+            self.stop(Outcome(OutcomeKind.CANCELLED, by=info.cancel.by, reason=info.cancel.reason))
+
+    def _is_ours(self, info: StreamInfo) -> bool:
+        return info.is_live and info.epoch == self.lease.epoch and info.created_at == self._created_at
 
     async def _look(self) -> None:
         """A state that is not ours any more, or unknown: ask, and stop when somebody took the stream away."""
-        try:
-            info = await self._store.load(self.lease.stream_id)
-        except StreamNotFound as error:
-            self._break(error)
-        except StoreError as error:
-            logger.warning("stream %s: %s", self.lease.stream_id, error)
-        else:
-            if info.epoch != self.lease.epoch or not info.is_live:
-                self._break(Fenced("somebody took this stream over or closed it", epoch=self.lease.epoch))
-                if self._task is None and self._finishing is None:
-                    self._finish(SHUTDOWN)
-            elif info.cancel:
-                self._wake(None, info)
+        while self._stale and self._finishing is None:
+            self._stale = False
+            try:
+                info = await self._store.load(self.lease.stream_id)
+            except StreamNotFound as error:
+                self._break(error)
+            except StoreError as error:
+                logger.warning("stream %s: %s", self.lease.stream_id, error)
+                self._stale = True  # a cancel must not be missed: ask again
+                await asyncio.sleep(_RETRY_MAX_S)
+            else:
+                if self._is_ours(info):
+                    self._wake(None, info)
+                else:
+                    self._break(Fenced("somebody took this stream over or closed it", epoch=self.lease.epoch))
 
     def stop(self, outcome: Outcome) -> None:
         """Cancel the source and close with this outcome, after the grace period at the latest. First call wins."""
-        if self._stop is not None or self._finishing is not None:
+        if self._stop is not None or self._finishing is not None or (self._task and self._task.done()):
             return
         self._stop = outcome
         if outcome.kind is OutcomeKind.CANCELLED:
             self.cancelled.set()
-        if self._task is not None:
-            self._task.cancel()
-        self._grace = asyncio.get_running_loop().call_later(self._options.cancel_grace_s, self._abandon)
+        self._halt()
+
+    def _halt(self) -> None:
+        """Make the source stop; after the grace period go on without it."""
+        if self._finishing is None:
+            if self._task is not None:
+                self._task.cancel()
+            if self._grace is None:
+                self._grace = asyncio.get_running_loop().call_later(self._options.cancel_grace_s, self._abandon)
 
     def _abandon(self) -> None:
         if self._finishing is None:
             logger.warning("stream %s: its source does not stop; abandoned and fenced", self.lease.stream_id)
-            self._finish(self._stop or SHUTDOWN)
+            self.finish(self._stop or (_failed(self._broken) if self._broken is not None else SHUTDOWN))
 
-    def _finish(self, outcome: Outcome) -> None:
+    @property
+    def is_ending(self) -> bool:
+        return self._finishing is not None
+
+    def finish(self, outcome: Outcome) -> None:
         """Begin the one end of this producer."""
         if self._finishing is None:
             self._finishing = asyncio.create_task(self._end(outcome), name=f"playhead end {self.lease.stream_id}")
 
     async def _end(self, outcome: Outcome) -> None:
-        if self._grace is not None:
-            self._grace.cancel()
+        self.outcome = outcome
         info: StreamInfo | None = None
         try:
             if self._task is None or self._task.done():
@@ -310,19 +342,21 @@ class Producer:
             try:
                 await self.flush()
             except PlayheadError as error:
-                outcome = _failed(error) if outcome.kind is OutcomeKind.COMPLETED else outcome
-            info = await self._close(outcome)
+                if outcome.kind is OutcomeKind.COMPLETED:
+                    self.outcome = _failed(error)
+            info = await self._give_up(Close(self.lease.epoch, self.outcome))
         finally:
-            self._break(StreamClosed("the stream is closed", stream_id=self.lease.stream_id, outcome=outcome.kind))
-            self._unwatch()
-            try:
-                if info is not None:
-                    await self._on_closed(info)
-            finally:
-                self.closed.set_result(info)
+            kind = self.outcome.kind
+            await self._ended(info, StreamClosed("the stream is closed", stream_id=self.lease.stream_id, outcome=kind))
 
-    async def _close(self, outcome: Outcome) -> StreamInfo | None:
-        """Store the close. Returns None when it is not ours to store, or cannot be."""
+    def leave(self) -> None:
+        """Drop everything where it is: the process goes, and its store says so to the others."""
+        for task in (self._task, self._finishing):
+            if task is not None:
+                task.cancel()
+
+    async def _give_up(self, command: Close | Release) -> StreamInfo | None:
+        """Store that we are not the producer any more. None when we were not, or when it cannot be stored."""
         if isinstance(self._broken, _OVER):
             logger.info("stream %s: taken over or closed by somebody else", self.lease.stream_id)
             return None
@@ -330,20 +364,36 @@ class Producer:
         pause_s = _RETRY_FIRST_S
         while True:
             try:
-                return (await self._store.apply(self.lease.stream_id, Close(self.lease.epoch, outcome))).info
+                return (await self._store.apply(self.lease.stream_id, command)).info
             except StoreError as error:
                 if not error.retryable or asyncio.get_running_loop().time() > deadline:
-                    logger.error("stream %s: cannot be closed: %s", self.lease.stream_id, error)
+                    logger.error("stream %s: its end cannot be stored: %s", self.lease.stream_id, error)
+                    self._break(error)
                     return None
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _RETRY_MAX_S)
             except PlayheadError as error:
-                logger.info("stream %s: not ours to close: %s", self.lease.stream_id, error)
+                logger.info("stream %s: not ours to end: %s", self.lease.stream_id, error)
+                self._break(error)
                 return None
+
+    async def _ended(self, info: StreamInfo | None, error: PlayheadError) -> None:
+        """Let go of everything; have a closed stream settled before the end is told."""
+        self._break(error)
+        self._unwatch()
+        for waiting in (self._grace, self._looking):
+            if waiting is not None:
+                waiting.cancel()
+        try:
+            if info is not None and not info.is_live:
+                await self._on_closed(info)
+        finally:
+            if not self.closed.done():
+                self.closed.set_result(info)
 
     async def end(self, outcome: Outcome) -> StreamInfo | None:
         """Close from outside a source: flush, close, settle. Returns the state, None when it was not ours any more."""
-        self._finish(outcome)
+        self.finish(outcome)
         return await asyncio.shield(self.closed)
 
     async def release(self) -> None:
@@ -356,13 +406,11 @@ class Producer:
         info: StreamInfo | None = None
         try:
             await self.flush()
-            info = (await self._store.apply(self.lease.stream_id, Release(self.lease.epoch))).info
+            info = await self._give_up(Release(self.lease.epoch))
+            if info is None and self._broken is not None:
+                raise self._broken
         finally:
-            self._break(StreamClosed("this writer has let the stream go", stream_id=self.lease.stream_id))
-            self._unwatch()
-            if info is not None and not info.is_live:
-                await self._on_closed(info)
-            self.closed.set_result(info)
+            await self._ended(info, StreamClosed("this writer has let the stream go", stream_id=self.lease.stream_id))
 
 
 def _failed(error: BaseException) -> Outcome:
@@ -372,16 +420,24 @@ def _failed(error: BaseException) -> Outcome:
 
 async def close_source(source: object, *, timeout_s: float) -> None:
     """Run the source's ``finally``, also when it was never started; give up on one that does not end."""
+    if inspect.iscoroutine(source):
+        source.close()  # never awaited, and nobody will
     aclose = getattr(source, "aclose", None)
     if aclose is None:
         return
-    closing = asyncio.ensure_future(aclose())
+    closing = asyncio.create_task(_aclose(aclose))
     await asyncio.wait({closing}, timeout=timeout_s)
     if not closing.done():
         closing.cancel()
         logger.warning("a source does not end when it is closed; abandoned")
     elif not closing.cancelled() and closing.exception() is not None:
         logger.warning("a source failed while it was closed: %r", closing.exception())
+
+
+async def _aclose(aclose: Callable[[], Any]) -> None:
+    closing = aclose()
+    if inspect.isawaitable(closing):
+        await closing
 
 
 class Writer:
@@ -397,6 +453,7 @@ class Writer:
 
     def __init__(self, producer: Producer, *, keep_open: bool) -> None:
         self._producer = producer
+        self._loop = asyncio.get_running_loop()
         self._keep_open = keep_open
         self.stream_id, self.epoch = producer.lease
         self.cancelled = producer.cancelled
@@ -423,6 +480,13 @@ class Writer:
     async def release(self) -> None:
         """Flush and end this writer's turn; the stream stays live for the next one. Raises: as append."""
         await self._producer.release()
+
+    def __del__(self) -> None:
+        # Nobody can write this stream any more, or end it: its readers must not wait for that.
+        producer = getattr(self, "_producer", None)
+        if producer is not None and not producer.is_ending and not self._loop.is_closed():
+            logger.warning("stream %s: its writer was dropped without close() or release()", self.stream_id)
+            self._loop.call_soon_threadsafe(producer.finish, WRITER_LOST)
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,11 +12,11 @@ look at; what is read, and in which order, always comes from the log (P2, P8, P9
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from types import TracebackType
 from typing import Self
 
-from playhead.errors import Draining, PlayheadError, StreamNotFound, TooManyReaders
+from playhead.errors import CursorAhead, Diverged, Draining, PlayheadError, StreamNotFound, TooManyReaders
 from playhead.log import check_cursor, check_readable
 from playhead.model import Batch, Cursor, Event, Outcome, Page, StreamInfo
 from playhead.store import PAGE_MAX_BYTES, Store
@@ -86,8 +86,9 @@ class Feed:
     def wake(self, batch: Batch | None, info: StreamInfo | None) -> None:
         """The store has news (see ``playhead.store.Wake``)."""
         if batch is not None:
-            self.cache.put(self, batch)
-            self.tail = max(self.tail, batch.last)
+            if not self.stale and self.error is None:  # else it may belong to a later stream of the same id
+                self.cache.put(self, batch)
+                self.tail = max(self.tail, batch.last)
         elif info is not None:
             self._learn(info)
         else:
@@ -148,7 +149,10 @@ class Feed:
         if task is None:
             task = self._fetching[after] = asyncio.create_task(self._store.read(self.stream_id, after))
             task.add_done_callback(lambda done: self._fetched(after, done))
-        return await asyncio.shield(task)
+        page = await asyncio.shield(task)
+        if self.error is not None:
+            raise self.error
+        return page
 
     def _fetched(self, after: int, task: "asyncio.Task[Page]") -> None:
         del self._fetching[after]
@@ -175,16 +179,15 @@ class Readers:
         self._cache = BatchCache(cache_max_bytes)
         self._per_owner_max = per_owner_max
 
-    def attach(self, stream_id: str, principal: Hashable) -> Feed:
-        """Count a reader in. Every attach needs its detach. Raises: TooManyReaders, Draining."""
-        self.check_draining()
-        if self._per_owner_max is not None and self.counts[principal] >= self._per_owner_max:
+    def attach(self, stream_id: str, principal: Hashable, *, limited: bool = True) -> Feed:
+        """Count a reader in. Every attach needs its detach. Raises: TooManyReaders."""
+        if limited and self._per_owner_max is not None and self.counts[principal] >= self._per_owner_max:
             raise TooManyReaders(
                 f"at most {self._per_owner_max} readers may be attached at once for one owner",
                 limit=self._per_owner_max,
             )
         feed = self.feeds.get(stream_id)
-        if feed is None:
+        if feed is None or feed.error is not None:
             feed = self.feeds[stream_id] = Feed(stream_id, self._store, self._cache)
         feed.readers += 1
         self.counts[principal] += 1
@@ -198,14 +201,15 @@ class Readers:
         if feed.readers == 0:
             feed.unwatch()
             self._cache.drop(feed)
-            del self.feeds[feed.stream_id]
+            if self.feeds.get(feed.stream_id) is feed:
+                del self.feeds[feed.stream_id]
 
     def check_draining(self) -> None:
         if self.draining:
             raise Draining("this process is shutting down; reconnect with your cursor")
 
     def drain(self) -> None:
-        """End every read with Draining, from now on."""
+        """End all following with Draining, from now on; what is stored can still be read."""
         self.draining = True
         for feed in list(self.feeds.values()):
             feed.wake_readers()
@@ -233,12 +237,21 @@ class Tail:
     """
 
     __slots__ = (
-        *("_batches", "_check", "_closed", "_events", "_feed", "_info", "_position", "_principal", "_readers"),
-        *("_start", "_waiter"),
+        *("_batches", "_check", "_closed", "_events", "_feed", "_follows", "_info", "_position", "_principal"),
+        *("_readers", "_start", "_waiter"),
         *("epoch", "offset", "outcome", "stream_id"),
     )
 
-    def __init__(self, readers: Readers, stream_id: str, after: str | None, principal: Hashable, check: Check) -> None:
+    def __init__(
+        self,
+        readers: Readers,
+        stream_id: str,
+        after: str | None,
+        principal: Hashable,
+        check: Check,
+        *,
+        follows: bool = True,
+    ) -> None:
         self.stream_id = stream_id
         self.outcome: Outcome | None = None
         self.epoch = 0
@@ -247,6 +260,7 @@ class Tail:
         self._readers = readers
         self._principal = principal
         self._check = check
+        self._follows = follows
         self._feed: Feed | None = None
         self._info: StreamInfo | None = None
         self._closed = False
@@ -276,7 +290,10 @@ class Tail:
         """Attach: may this principal read, and does the stream hold what the cursor has? Idempotent."""
         if self._feed is not None or self._closed:
             return self.info
+        self._check_draining()
         feed = self._feed = self._readers.attach(self.stream_id, self._principal)
+        if not self._follows:
+            feed.stale = True  # whoever asks for what is stored now will not hear of what a hint was late for
         try:
             info = self._info = await feed.refresh()
             await self._check(info)
@@ -292,8 +309,12 @@ class Tail:
     async def _resume(self, feed: Feed, start: Cursor) -> None:
         """Go to the cursor's place. The batch that holds its event tells under which epoch that was written."""
         page = await feed.fetch(max(start.offset - 1, 0))
-        there = page.batches[0].epoch if page.batches and page.batches[0].first <= start.offset else None
-        check_cursor(page.info, start, there)
+        try:
+            _check_cursor(page, start)
+        except (CursorAhead, Diverged):
+            # That read may have begun, for another reader, before what this cursor has was stored: ask once more.
+            page = await feed.fetch(max(start.offset - 1, 0))
+            _check_cursor(page, start)
         self.epoch, self.offset, self._position = start.epoch, start.offset, start.offset
         if start.offset > page.info.tail:
             self.outcome, self._info = page.info.outcome, page.info
@@ -304,17 +325,17 @@ class Tail:
         Shape: at least one batch, about 256 KiB at most; empty when the close has been reached (see ``outcome``)
             or ``nudge`` was called.
         """
-        await self.open()
+        if self._feed is None and not self._closed:
+            await self.open()
         feed = self._feed
         try:
             while feed is not None and self.outcome is None:
-                batches = self._cached(feed)
-                if not batches and self._position < feed.tail:
-                    batches = self._fresh((await feed.fetch(self._position)).batches)
-                if batches:
+                if self._follows and self._readers.draining:
+                    self._readers.check_draining()
+                if self._position < feed.tail:
+                    batches = self._cached(feed) or await self._fetched(feed)
                     self._position = batches[-1].last
                     return batches
-                self._readers.check_draining()
                 if feed.stale or feed.error or feed.info is None:
                     check_readable(await feed.refresh())
                 elif feed.info.outcome and self._position >= feed.info.tail:
@@ -346,11 +367,21 @@ class Tail:
             position = batch.last
         return batches
 
+    async def _fetched(self, feed: Feed) -> list[Batch]:
+        for _ in range(2):  # a read shared with others may have begun before the newest events were stored
+            if batches := self._fresh((await feed.fetch(self._position)).batches):
+                return batches
+        raise Diverged("the store lost events that it had told of", stream_id=self.stream_id)
+
     def _fresh(self, batches: list[Batch]) -> list[Batch]:
         """Without what the reader has; a page shared by several readers may begin before this one's place."""
         if batches and batches[0].first <= self._position:
             batches = [batches[0].after(self._position), *batches[1:]]
         return batches
+
+    def _check_draining(self) -> None:
+        if self._follows:
+            self._readers.check_draining()
 
     async def _nudged(self, feed: Feed) -> bool:
         waiter = self._waiter = asyncio.get_running_loop().create_future()
@@ -366,27 +397,35 @@ class Tail:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def __aiter__(self) -> Self:
-        return self
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        # What has been fetched and not been given out stays with the tail: whoever leaves the loop may come back.
+        while True:
+            for event in self._events:
+                self.offset = event[0]
+                yield event
+            if not await self._next_batch():
+                return
 
     async def __anext__(self) -> Event:
         while True:
             for event in self._events:
-                self.offset = event.offset
+                self.offset = event[0]
                 return event
-            if not self._batches:
-                self._batches = await self.ready()
-                if self._batches:
-                    self._batches.reverse()
-                elif self.outcome is not None or self._closed:
-                    self.offset = self._position
-                    await self.aclose()
-                    raise StopAsyncIteration
-                else:
-                    continue
-            batch = self._batches.pop()
-            self.epoch = batch.epoch
-            self._events = iter(batch.events)
+            if not await self._next_batch():
+                raise StopAsyncIteration
+
+    async def _next_batch(self) -> bool:
+        """Make the next batch's events the ones to give out; False at the end."""
+        while not self._batches:
+            self._batches = (await self.ready())[::-1]
+            if not self._batches and (self.outcome is not None or self._closed):
+                self.offset = self._position
+                await self.aclose()
+                return False
+        batch = self._batches.pop()
+        self.epoch = batch.epoch
+        self._events = iter(batch.events)
+        return True
 
     async def aclose(self) -> None:
         """Detach; the iteration is over, the stream goes on. Idempotent."""
@@ -411,3 +450,8 @@ class Tail:
     def __del__(self) -> None:
         if getattr(self, "_feed", None) is not None:
             self._detach()
+
+
+def _check_cursor(page: Page, start: Cursor) -> None:
+    there = page.batches[0].epoch if page.batches and page.batches[0].first <= start.offset else None
+    check_cursor(page.info, start, there)

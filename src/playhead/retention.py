@@ -10,11 +10,11 @@ operating system proves count. A process never sweeps itself.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from playhead.errors import PlayheadError, ProducerActive, StoreError, StreamNotFound
-from playhead.log import CloseDead, Expire, RequestCancel, Watched
-from playhead.model import Status, StreamInfo
+from playhead.errors import Fenced, PlayheadError, ProducerActive, StoreError, StreamClosed, StreamNotFound
+from playhead.log import Close, CloseDead, Expire, RequestCancel, Watched
+from playhead.model import Outcome, Status, StreamInfo
 from playhead.options import Options
 from playhead.producer import Producer
 from playhead.reader import Readers
@@ -23,6 +23,7 @@ from playhead.store import Query, Store
 TICK_S = 0.5
 _SWEEP_TICKS = 4
 _PURGE_ENTRIES = 200
+_PURGE_ROUNDS = 20
 _DUE_STREAMS = 100
 _CLOCK_JUMP_S = 1.0
 _WATCHED_EVERY_S = 1.0
@@ -40,7 +41,8 @@ class Housekeeper:
         options: Options,
         readers: Readers,
         producers: dict[str, Producer],
-        settle: Callable[[StreamInfo], Awaitable[None]],
+        settle: Callable[[StreamInfo], object],
+        adrift: dict[str, Outcome],
         *,
         settles: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
@@ -50,11 +52,13 @@ class Housekeeper:
         self._readers = readers
         self._producers = producers
         self._settle = settle
+        self._adrift = adrift
         self._settles = settles
         self._monotonic = monotonic
         self._offset = store.now() - monotonic()
         self._trust_leases_at = monotonic() + options.lease_s
         self._watched: dict[str, float] = {}
+        self._failing: set[str] = set()
 
     async def run(self) -> None:
         tick_s = min(TICK_S, self._options.lease_s / 5)
@@ -65,7 +69,7 @@ class Housekeeper:
             await asyncio.sleep(tick_s)
 
     async def tick(self, *, sweep: bool) -> None:
-        steps = [self.close_orphans, self.cancel_unwatched]
+        steps = [self.close_orphans, self.close_adrift, self.cancel_unwatched]
         if sweep:
             steps += [self.expire, self.purge]
             if self._settles:
@@ -73,8 +77,13 @@ class Housekeeper:
         for step in steps:
             try:
                 await step()
-            except StoreError as error:
-                logger.warning("housekeeping (%s): %s", step.__name__, error)
+                self._failing.discard(step.__name__)
+            except PlayheadError as error:
+                if step.__name__ not in self._failing:  # it will be tried again, many times
+                    logger.warning("housekeeping (%s): %s", step.__name__, error)
+                self._failing.add(step.__name__)
+            except Exception:  # the next tick must come, whatever this one met
+                logger.exception("housekeeping (%s)", step.__name__)
 
     async def close_orphans(self) -> None:
         """Close streams of dead producers ``interrupted``, and settle them."""
@@ -89,13 +98,29 @@ class Housekeeper:
                 continue  # back to life, or gone: both are fine
             if applied.changed:
                 logger.info("stream %s: its producer is gone; closed interrupted", stream_id)
-                await self._settle(applied.info)
+                self._settle(applied.info)
+
+    async def close_adrift(self) -> None:
+        """Close our streams that nobody here writes: the store was away when they were to be closed, or began.
+
+        Others take them for alive, as this process is.
+        """
+        for stream_id, outcome in list(self._adrift.items()):
+            if stream_id in self._producers:
+                continue
+            try:
+                info = await self._store.load(stream_id)
+                if info.is_live and info.producer == self._store.instance_id and stream_id not in self._producers:
+                    self._settle((await self._store.apply(stream_id, Close(info.epoch, outcome))).info)
+            except (Fenced, StreamClosed, StreamNotFound):
+                logger.info("stream %s: ended or taken over meanwhile", stream_id)
+            self._adrift.pop(stream_id, None)
 
     async def settle_left_over(self) -> None:
         """Settle closed streams that their closer could not, or did not live to, settle."""
         for info in await self._store.find(Query(status=Status.CLOSED, settled=False, limit=_DUE_STREAMS)):
             if self._store.now() - (info.closed_at or 0.0) > _SETTLE_AFTER_S:  # else its closer is about to
-                await self._settle(info)
+                self._settle(info)
 
     async def expire(self) -> None:
         options = self._options
@@ -106,11 +131,13 @@ class Housekeeper:
             except StreamNotFound:
                 continue
             if applied.changed and applied.info.status is Status.CLOSED:
-                await self._settle(applied.info)
+                self._settle(applied.info)
 
     async def purge(self) -> None:
         """Free space, a little at a time, letting appends in between."""
-        while await self._store.purge(_PURGE_ENTRIES) == _PURGE_ENTRIES:  # noqa: ASYNC110 - a pause, not a poll
+        for _ in range(_PURGE_ROUNDS):  # bounded: the next look for dead producers must not wait for it
+            if await self._store.purge(_PURGE_ENTRIES) < _PURGE_ENTRIES:
+                break
             await asyncio.sleep(0.01)
 
     async def cancel_unwatched(self) -> None:
@@ -127,8 +154,14 @@ class Housekeeper:
         for stream_id, producer in list(self._producers.items()):
             if producer.unwatched_after_s is None or stream_id in self._readers.feeds:
                 continue
-            info = await self._store.load(stream_id)
-            if info.is_live and now - (info.watched_at or info.created_at) >= producer.unwatched_after_s:
+            try:
+                info = await self._store.load(stream_id)
+            except StreamNotFound:
+                continue
+            # Readers elsewhere are told of now and then: one may have stayed that much longer.
+            told_every_s = min(_WATCHED_EVERY_S, producer.unwatched_after_s / 3)
+            seen_at = info.created_at if info.watched_at is None else info.watched_at + told_every_s
+            if info.is_live and now - seen_at >= producer.unwatched_after_s:
                 await self._quietly(stream_id, RequestCancel(reason="unwatched"))
 
     async def _quietly(self, stream_id: str, command: Watched | RequestCancel) -> None:

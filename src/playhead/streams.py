@@ -20,15 +20,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from playhead.errors import Draining, InvalidSetting, StreamNotFound, ThreadBusy
+from playhead.errors import Draining, InvalidSetting, StoreError, StreamNotFound, ThreadBusy
 from playhead.heartbeat import Heartbeat
 from playhead.log import Claim, Create, Delete, RequestCancel, Settle, check_readable
-from playhead.model import Event, Status, StreamInfo, check_stream_id
+from playhead.model import Event, Outcome, Status, StreamInfo, check_stream_id
 from playhead.options import Options
-from playhead.producer import SHUTDOWN, Producer, Source, Writer, close_source
+from playhead.producer import SHUTDOWN, WRITER_LOST, Producer, Source, Writer, close_source
 from playhead.reader import Readers, Tail
 from playhead.retention import Housekeeper
-from playhead.store import Applied, Query, Store
+from playhead.store import PAGE_MAX_BYTES, Applied, Query, Store
 
 Authorize = Callable[[str | None, str, StreamInfo], bool | Awaitable[bool]]
 """``authorize(principal, verb, stream)``; verbs: start, read, list, cancel, delete, produce."""
@@ -38,6 +38,9 @@ SettleHook = Callable[[StreamInfo], Awaitable[None]]
 once for every outcome, by the producer at close, else by whoever closes the stream or next asks (P7)."""
 
 DEFAULT_STORE = "memory://"
+_LAST_WORDS_S = 5.0
+_SETTLE_MAX_S = 60.0
+_SETTLE_AT_ONCE = 8
 T = TypeVar("T")
 logger = logging.getLogger("playhead")
 
@@ -92,6 +95,9 @@ class Playhead:
         self._producers: dict[str, Producer] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self._settling: dict[str, asyncio.Task[None]] = {}
+        self._settle_slots = asyncio.Semaphore(_SETTLE_AT_ONCE)
+        self._adrift: dict[str, Outcome] = {}
+        self._closing: asyncio.Task[None] | None = None
         self._heartbeat: Heartbeat | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._readers = Readers(
@@ -120,41 +126,73 @@ class Playhead:
 
     async def connect(self) -> Self:
         """Open the store, take a lease, begin housekeeping. Raises: StoreError."""
+        opening = self._spawn(self._connect())
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._begin_closing()
+            raise
+        return self
+
+    async def _connect(self) -> None:
         await self._store.open()
         self._heartbeat = Heartbeat(self._store, self.options.lease_s)
         settles = self._settle_hook is not None
         housekeeper = Housekeeper(
-            self._store, self.options, self._readers, self._producers, self._settle, settles=settles
+            self._store,
+            self.options,
+            self._readers,
+            self._producers,
+            self._begin_settling,
+            self._adrift,
+            settles=settles,
         )
         self._housekeeping = asyncio.create_task(housekeeper.run(), name="playhead housekeeping")
-        return self
 
     async def drain(self, grace_s: float = 10.0) -> None:
         """Shut down cleanly (P11): refuse starts, send readers away with their cursors, give sources ``grace_s``
         to end by themselves, then close what remains ``interrupted`` (reason ``shutdown``). Idempotent.
+
+        Bounded: takes ``grace_s`` plus ``cancel_grace_s`` plus 5 s at most, whatever sources and store do.
         """
         self._readers.drain()
-        if self._producers:
-            await asyncio.wait([producer.closed for producer in self._producers.values()], timeout=grace_s)
-        remaining = list(self._producers.values())
-        for producer in remaining:
+        await self._producers_ended(grace_s)
+        for producer in list(self._producers.values()):
             producer.stop(SHUTDOWN)
-        if remaining:
-            await asyncio.wait([producer.closed for producer in remaining])
+        await self._producers_ended(self.options.cancel_grace_s + _LAST_WORDS_S)
+
+    async def _producers_ended(self, timeout_s: float) -> None:
+        if self._producers:
+            await asyncio.wait([producer.closed for producer in self._producers.values()], timeout=timeout_s)
 
     async def close(self) -> None:
-        """Drain without grace, then give everything back. Idempotent."""
-        await self._finish(self._close())
+        """Drain without grace, then give everything back. Idempotent. Bounded, as ``drain`` is.
+
+        What could not be closed in time is left to others: this instance's lease is given back, so they know at once.
+        """
+        await asyncio.shield(self._begin_closing())
+
+    def _begin_closing(self) -> "asyncio.Task[None]":
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="playhead close")
+            self._closing.add_done_callback(self._forget)
+        return self._closing
 
     async def _close(self) -> None:
         await self.drain(grace_s=0)
+        for producer in list(self._producers.values()):
+            producer.leave()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                while self._background:
+                    await asyncio.wait(self._background)
+                await self.drain(grace_s=0)  # what was being started meanwhile
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
             self._housekeeping = None
-        others = self._background - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others)
+        for task in self._background:
+            task.cancel()
         if self._heartbeat is not None:
             await asyncio.to_thread(self._heartbeat.stop)
             self._heartbeat = None
@@ -224,12 +262,13 @@ class Playhead:
             needs_settling=self._settle_hook is not None,
             live_per_owner_max=self.options.live_per_owner_max,
         )
-        stream_id = check_stream_id(stream_id if stream_id is not None else uuid.uuid4().hex)
+        stream_id = stream_id if stream_id is not None else uuid.uuid4().hex
         return await self._finish(self._start(source, stream_id, create, supersede=supersede))
 
     async def _start(self, source: Source, stream_id: str, create: Create, *, supersede: bool) -> StreamInfo:
         started = False
         try:
+            check_stream_id(stream_id)
             self._check_draining()
             await self._check_thread(create)
             applied = await self._create(stream_id, create, supersede=supersede)
@@ -244,13 +283,22 @@ class Playhead:
     async def _create(self, stream_id: str, create: Create, *, supersede: bool) -> Applied:
         while True:
             try:
-                return await self._store.apply(stream_id, create)
+                return await self._become_producer(stream_id, create)
             except ThreadBusy as busy:
+                await self._check_thread(create)  # it may have begun after we looked, and be a stranger's
                 if not supersede:
                     raise
                 with suppress(StreamNotFound):  # deleted meanwhile: it has ended as well
                     await self._store.apply(busy.stream_id, RequestCancel(create.owner, "superseded"))
                     await self._wait_closed(busy.stream_id)
+
+    async def _become_producer(self, stream_id: str, command: Create | Claim) -> Applied:
+        try:
+            return await self._store.apply(stream_id, command)
+        except StoreError:
+            # It may have been stored all the same, and then it waits for a producer: us.
+            self._adrift[stream_id] = WRITER_LOST
+            raise
 
     async def _check_thread(self, create: Create) -> None:
         """A thread belongs to whoever the newest stream on it belongs to, as far as the core knows."""
@@ -298,21 +346,23 @@ class Playhead:
             info = await self._store.load(stream_id)
         except StreamNotFound:
             await self._check_thread(create)
-            applied = await self._store.apply(stream_id, create)
+            applied = await self._become_producer(stream_id, create)
             if applied.changed:
                 return Writer(self._adopt(applied.info), keep_open=keep_open)
             info = applied.info
         await self._check(create.owner, "produce", info)
-        applied = await self._store.apply(stream_id, Claim(self._store.instance_id, take_over))
+        applied = await self._become_producer(stream_id, Claim(self._store.instance_id, take_over))
         return Writer(self._adopt(applied.info), keep_open=keep_open)
 
     def _adopt(self, info: StreamInfo) -> Producer:
         producer = Producer(self._store, info, self.options, self._settle)
         self._producers[info.stream_id] = producer
 
-        def forget(_: object) -> None:
+        def forget(closed: "asyncio.Future[StreamInfo | None]") -> None:
             if self._producers.get(info.stream_id) is producer:
                 del self._producers[info.stream_id]
+                if closed.result() is None:
+                    self._adrift[info.stream_id] = producer.outcome
 
         producer.closed.add_done_callback(forget)
         if self.is_draining:  # it began while this stream was being made
@@ -327,10 +377,13 @@ class Playhead:
         Raises: CursorInvalid, CursorOfAnotherStream; the rest when the Tail is opened or iterated.
         """
 
+        return self._tail(stream_id, after, principal, follows=True)
+
+    def _tail(self, stream_id: str, after: str | None, principal: str | None, *, follows: bool) -> Tail:
         async def check(info: StreamInfo) -> None:
             await self._check(principal, "read", info)
 
-        return Tail(self._readers, stream_id, after, principal, check)
+        return Tail(self._readers, stream_id, after, principal, check, follows=follows)
 
     async def read(self, stream_id: str, *, after: str | None = None, principal: str | None = None) -> list[Event]:
         """What is stored after a cursor now, without waiting for more; about 256 KiB at most a call.
@@ -338,13 +391,15 @@ class Playhead:
         For everything there is, use ``events``.
         Raises: as ``tail``.
         """
-        async with self.tail(stream_id, after=after, principal=principal) as tail:
+        async with self._tail(stream_id, after, principal, follows=False) as tail:
             batches = await tail.stored()
+            while sum(batch.size_bytes for batch in batches) < PAGE_MAX_BYTES and (more := await tail.stored()):
+                batches = [*batches, *more]
         return [event for batch in batches for event in batch.events]
 
     async def events(self, stream_id: str, *, principal: str | None = None) -> AsyncIterator[Event]:
         """Everything stored in a stream at the moment of the call, page by page, without waiting for more."""
-        async with self.tail(stream_id, principal=principal) as tail:
+        async with self._tail(stream_id, None, principal, follows=False) as tail:
             until = (await tail.open()).tail
             while tail.offset < until and (batches := await tail.stored()):
                 for batch in batches:
@@ -365,7 +420,9 @@ class Playhead:
 
     async def live(self, thread_ids: Iterable[str], *, principal: str | None = None) -> list[StreamInfo]:
         """The live streams on these threads."""
-        return await self.find(Query(status=Status.LIVE, thread_ids=tuple(thread_ids)), principal=principal)
+        threads = tuple(thread_ids)
+        query = Query(status=Status.LIVE, thread_ids=threads, limit=max(len(threads), 1))
+        return await self.find(query, principal=principal)
 
     async def latest(self, thread_id: str, *, principal: str | None = None) -> StreamInfo | None:
         """The newest stream on a thread, whatever its state."""
@@ -404,7 +461,7 @@ class Playhead:
         return await self._wait_closed(stream_id)
 
     async def _wait_closed(self, stream_id: str) -> StreamInfo:
-        feed = self._readers.attach(stream_id, self)
+        feed = self._readers.attach(stream_id, self, limited=False)
         try:
             while (await feed.refresh()).is_live:
                 self._check_draining()
@@ -425,18 +482,24 @@ class Playhead:
                 await self._settle(info)
 
     async def _settle(self, info: StreamInfo) -> None:
+        task = self._begin_settling(info)
+        if task is not None:
+            await asyncio.shield(task)
+
+    def _begin_settling(self, info: StreamInfo) -> "asyncio.Task[None] | None":
         """Settle once at a time per stream; failures are logged and tried again later by the housekeeper."""
         if self._settle_hook is None or info.settled:
-            return
+            return None
         task = self._settling.get(info.stream_id)
         if task is None:
             task = self._settling[info.stream_id] = self._spawn(self._settle_once(self._settle_hook, info))
             task.add_done_callback(lambda _: self._settling.pop(info.stream_id, None))
-        await asyncio.shield(task)
+        return task
 
     async def _settle_once(self, hook: SettleHook, info: StreamInfo) -> None:
         try:
-            await hook(info)
+            async with self._settle_slots, asyncio.timeout(_SETTLE_MAX_S):
+                await hook(info)
             await self._store.apply(info.stream_id, Settle())
         except Exception:
             logger.exception("stream %s: not settled yet; it will be tried again", info.stream_id)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from playhead.entry import pack, unpack
-from playhead.errors import PlayheadError, StreamNotFound
+from playhead.errors import PlayheadError, StoreUnavailable, StreamNotFound
 from playhead.log import Command, Create, Facts, Head, check_readable, decide, decide_append
 from playhead.model import Batch, Lease, Page, Status, StreamInfo
 from playhead.store import PAGE_MAX_BYTES, Applied, Query, StoreOptions, Wake
@@ -57,16 +57,25 @@ class MemoryStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.instance_id = ""
-        self._data = data or MemoryData()
+        self._is_open = False
+        self._shared = data or MemoryData()
         self._options = options or StoreOptions()
         self.now = clock
 
+    @property
+    def _data(self) -> MemoryData:
+        if not self._is_open:
+            raise StoreUnavailable("the store is not open")
+        return self._shared
+
     async def open(self) -> None:
         self.instance_id = uuid.uuid4().hex
+        self._is_open = True
         self.renew()
 
     async def close(self) -> None:
-        self._data.leases.pop(self.instance_id, None)
+        self._is_open = False
+        self._shared.leases.pop(self.instance_id, None)
 
     def renew(self) -> None:
         self._data.leases[self.instance_id] = self.now() + self._options.lease_s
@@ -89,9 +98,9 @@ class MemoryStore:
 
     def append(self, lease: Lease, batch: Batch) -> "asyncio.Future[None]":
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        state = self._data.states.get(lease.stream_id)
-        head = Head(state.is_live, state.epoch, state.tail, state.size_bytes) if state else None
         try:
+            state = self._data.states.get(lease.stream_id)
+            head = Head(state.is_live, state.epoch, state.tail, state.size_bytes) if state else None
             new = decide_append(
                 lease.stream_id,
                 head,
@@ -170,19 +179,23 @@ class MemoryStore:
 
     def watch(self, stream_id: str, wake: Wake) -> Callable[[], None]:
         key = object()  # the same callable may watch twice
-        self._data.watchers[stream_id][key] = wake
+        self._shared.watchers[stream_id][key] = wake
 
         def undo() -> None:
-            watchers = self._data.watchers.get(stream_id, {})
+            watchers = self._shared.watchers.get(stream_id, {})
             watchers.pop(key, None)
             if not watchers:
-                self._data.watchers.pop(stream_id, None)
+                self._shared.watchers.pop(stream_id, None)
 
         return undo
 
     def _wake(self, stream_id: str, batch: Batch | None, info: StreamInfo | None) -> None:
         for wake in tuple(self._data.watchers.get(stream_id, {}).values()):
-            wake(batch, info)
+            try:
+                wake(batch, info)
+            except Exception as error:  # noqa: BLE001 - one bad watcher must not cost the others their answers
+                context = {"message": "a watcher of a stream failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
 
     def _alive(self, producer: str | None) -> bool:
         return producer is not None and self._data.leases.get(producer, 0.0) > self.now()

@@ -39,7 +39,7 @@ def read(connection: sqlite3.Connection, stream_id: str, after: int) -> Page:
     size_bytes = 0
     if after < info.tail:
         place = no << OFFSET_BITS
-        for last, epoch, entry in connection.execute(_ENTRIES, (place | after, place + OFFSET_MAX + 1)):
+        for last, epoch, entry in connection.execute(_ENTRIES, (place | max(after, 0), place + OFFSET_MAX + 1)):
             size_bytes += len(entry)
             if batches and size_bytes > PAGE_MAX_BYTES:
                 break
@@ -54,7 +54,8 @@ def find(connection: sqlite3.Connection, query: Query) -> list[StreamInfo]:
     if query.settled is not None:
         where.append(f"s.settled = {int(query.settled)}")
     if query.owner is not None:
-        where.append("s.owner = ?")
+        # A thread has fewer streams than an owner: the plus leaves the choice to the thread's index
+        where.append("s.owner = ?" if query.thread_ids is None else "+s.owner = ?")
         parameters.append(rows.column(query.owner))
     if query.thread_ids is not None and len(query.thread_ids) == 1:
         where.append("s.thread_id = ?")

@@ -72,8 +72,8 @@ class Row(NamedTuple):
 
 def column(text: str | None) -> str | None:
     """Text as a column holds it: what SQLite cannot (lone surrogates, NUL) is written with a backslash."""
-    if text is None:
-        return None
+    if text is None or (text.isprintable() and "\\" not in text):
+        return text
     return text.replace("\\", "\\\\").replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 

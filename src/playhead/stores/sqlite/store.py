@@ -187,7 +187,12 @@ class SQLiteStore:
     def _deliver(self, news: list[News], answers: list[Answer]) -> None:
         """What was committed here: watchers first, then whoever waits for it."""
         for item in news:
-            self._told[item.stream_id] = item.mark
+            mark = item.mark
+            if item.batch is not None:
+                # A batch does not tell what others did to the state before it: that is still to be found.
+                told = self._told.get(item.stream_id, rows.NOTHING)
+                mark = mark._replace(version=told.version if told.no == mark.no else 0)
+            self._told[item.stream_id] = mark
             self._wake(item)
         if len(self._told) > _TOLD_MAX + len(self._wakes):
             self._told = {stream_id: mark for stream_id, mark in self._told.items() if stream_id in self._wakes}

@@ -162,7 +162,8 @@ class Writer(Worker[Append | Task]):
     def _set_up(self) -> None:
         try:
             self._database.prepare()
-            self.connection = self._database.connect()
+            # SQLite's own waiting backs off to 100 ms, and a busy neighbour would be ahead each time: see _begin
+            self.connection = self._database.patiently(lambda: self._database.connect(busy_timeout_s=0))
             self._presence.begin()
         except (sqlite3.Error, OSError) as error:
             raise named(error, self._database.path) from error
@@ -198,7 +199,7 @@ class Writer(Worker[Append | Task]):
         self._written_bytes += _WAL_PER_COMMIT_BYTES
         appends: list[Append] = []
         try:
-            self.connection.execute("BEGIN IMMEDIATE")
+            self._database.patiently(self._begin)
             for item in items:
                 if isinstance(item, Append):
                     appends.append(item)
@@ -216,6 +217,9 @@ class Writer(Worker[Append | Task]):
         if self._written_bytes >= CHECKPOINT_BYTES:
             self._written_bytes = 0
             self._checkpoint()
+
+    def _begin(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
 
     def _append(self, appends: list[Append]) -> None:
         """Store what the rules let through; the heads of all streams are asked for once."""

@@ -1,0 +1,115 @@
+"""The chat door: the paths of the chat template, each with and without ``/v1``."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, Field
+
+from playhead.adapters.starlette import StreamResponse, come_back, cursor_of
+from playhead.errors import PlayheadError, StreamNotFound
+from playhead.server.access import Principal, TheChat
+from playhead.server.chat_frames import CHAT
+from playhead.server.problems import PROBLEMS
+from playhead.server.thread_stream import open_thread_tail
+from playhead.server.views import CancelledView, StartedView, TurnView
+
+MESSAGE_MAX_CHARACTERS = 200_000
+
+router = APIRouter(tags=["chat"], responses=PROBLEMS)
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the message is blank")
+    return text
+
+
+def _canonical(thread_id: str) -> str:
+    """A UUID in its usual form; anything else is an unknown thread, not an error."""
+    try:
+        return str(UUID(thread_id))
+    except ValueError:
+        return thread_id
+
+
+class Message(BaseModel):
+    """What the user says."""
+
+    message: Annotated[str, AfterValidator(_not_blank)] = Field(max_length=MESSAGE_MAX_CHARACTERS)
+    thread_id: UUID | None = Field(default=None, description="A new thread is made when absent.")
+    supersede: bool = Field(
+        default=False, description="Cancel the answer that is live on the thread, instead of a 409."
+    )
+
+
+ThreadId = Annotated[str, Query(max_length=1_000), AfterValidator(_canonical)]
+Key = Annotated[str | None, Header(max_length=255, description="Repeat a request safely: same key, same stream.")]
+
+
+@router.post("/chat/message", summary="Say something")
+async def say(body: Message, chat: TheChat, principal: Principal, idempotency_key: Key = None) -> StartedView:
+    """Returns as soon as the message is stored; the answer is written in the background.
+
+    409 with `stream_id` while another answer is live on the thread.
+    """
+    info = await chat.start(
+        body.message,
+        owner=principal,
+        thread_id=None if body.thread_id is None else str(body.thread_id),
+        idempotency_key=idempotency_key or None,
+        supersede=body.supersede,
+    )
+    return StartedView(thread_id=info.thread_id or "", stream_id=info.stream_id)
+
+
+@router.get(
+    "/chat/stream",
+    summary="Follow a thread",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "`chunk`, `tool_call` and `system` events."},
+        204: {"description": "Nothing to follow, after a little patience."},
+    },
+)
+async def follow(
+    thread_id: ThreadId,
+    request: Request,
+    chat: TheChat,
+    principal: Principal,
+    after: Annotated[str | None, Query(description="A cursor; a `Last-Event-ID` header wins over it.")] = None,  # noqa: ARG001
+) -> Response:
+    """The live stream of a thread. A cursor of an earlier stream of the thread is finished first."""
+    try:
+        tail = await open_thread_tail(chat.playhead, thread_id, cursor_of(request), principal)
+    except PlayheadError as error:
+        if not error.retryable:
+            raise
+        return come_back(error)
+    if tail is None:
+        return Response(status_code=204, headers={"cache-control": "no-store"})
+    return StreamResponse(tail, CHAT)
+
+
+@router.post("/chat/cancel", summary="Stop the answer of a thread")
+async def cancel(thread_id: ThreadId, chat: TheChat, principal: Principal) -> CancelledView:
+    """Idempotent. What was written so far is kept; nothing live is no error."""
+    for live in await chat.playhead.live([thread_id], principal=principal):
+        try:
+            info = await chat.playhead.cancel(live.stream_id, principal=principal)
+        except StreamNotFound:
+            continue  # deleted meanwhile
+        return CancelledView(cancelled=info.cancel is not None, thread_id=thread_id, stream_id=info.stream_id)
+    return CancelledView(cancelled=False, thread_id=thread_id, stream_id=None)
+
+
+@router.get("/thread", summary="Read a thread", response_model_exclude_none=True)
+async def thread(
+    thread_id: ThreadId,
+    chat: TheChat,
+    principal: Principal,
+    all: Annotated[bool, Query(description="Also answers that ended before their first word.")] = False,  # noqa: A002
+) -> list[TurnView]:
+    """The turns so far, oldest first; none for an unknown thread. A running answer is not among them: follow it."""
+    turns = await chat.thread(thread_id, principal=principal)
+    return [turn for turn in turns if turn.content or all]

@@ -1,0 +1,388 @@
+"""The faults that ``mutants.py`` plants. Each: what goes wrong, where, and the tests that must notice."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """``old`` occurs exactly once in ``file`` (below src/playhead); ``tests`` are pytest node ids, as few as do."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: list[str]
+
+
+DECISIONS = "tests/test_log.py::test_table_of_decisions"
+APPENDS = "tests/test_log.py::test_p2_table_of_appends"
+CURSORS = "tests/test_log.py::test_p2_table_of_cursors"
+MODEL = "tests/test_stores.py::TestMemoryModel"
+SUITE = "tests/test_stores.py::TestMemory::"
+
+RULES = [
+    Fault(
+        "a stored cancel does not decide the outcome",
+        "log.py",
+        "    if state.cancel:\n        reason",
+        "    if state.cancel and outcome.error:\n        reason",
+        [SUITE + "test_p4_stored_cancel_decides_the_outcome"],
+    ),
+    Fault(
+        "a take-over leaves the epoch as it is",
+        "log.py",
+        "producer=command.producer, epoch=state.epoch + 1",
+        "producer=command.producer, epoch=state.epoch",
+        [SUITE + "test_p6_a_fenced_producer_can_neither_append_nor_close"],
+    ),
+    Fault(
+        "closing for a dead producer leaves the epoch as it is",
+        "log.py",
+        "state.but(epoch=state.epoch + 1), PRODUCER_LOST, facts.now)\n        case RequestCancel",
+        "state, PRODUCER_LOST, facts.now)\n        case RequestCancel",
+        [SUITE + "test_p5_a_lease_that_ran_out"],
+    ),
+    Fault(
+        "a living producer's stream can be closed as dead",
+        "log.py",
+        "if state.producer is None or facts.producer_alive:",
+        "if state.producer is None:",
+        [SUITE + "test_p6_expiry_alone_only_permits"],
+    ),
+    Fault(
+        "a stream between two writers is taken for dead",
+        "log.py",
+        "if state.producer is None or facts.producer_alive:",
+        "if facts.producer_alive:",
+        [SUITE + "test_released_streams_are_not_dead"],
+    ),
+    Fault(
+        "a living producer's stream can be claimed",
+        "log.py",
+        "if facts.producer_alive and not command.take_over:",
+        "if False and not command.take_over:",
+        [SUITE + "test_claim_needs_a_free_stream"],
+    ),
+    Fault(
+        "gaps are stored",
+        "log.py",
+        "    if first != head.tail + 1:",
+        "    if first <= head.tail:",
+        [SUITE + "test_p2_gaps_are_refused"],
+    ),
+    Fault(
+        "the newest batch is stored twice when it is retried",
+        "log.py",
+        "    if last <= head.tail:",
+        "    if last < head.tail:",
+        [APPENDS],
+    ),
+    Fault(
+        "an old epoch may append",
+        "log.py",
+        "    if head.epoch != epoch:",
+        "    if head.epoch < epoch:",
+        [SUITE + "test_p6_a_fenced_producer_can_neither_append_nor_close"],
+    ),
+    Fault(
+        "a closed stream takes events",
+        "log.py",
+        "    if not head.is_live:",
+        "    if not head.is_live and first == 1:",
+        [SUITE + "test_p7_nothing_follows_a_close"],
+    ),
+    Fault(
+        "a stream holds one byte too few",
+        "log.py",
+        "head.size_bytes + size_bytes > stream_max_bytes",
+        "head.size_bytes + size_bytes >= stream_max_bytes",
+        [SUITE + "test_a_stream_holds_so_many_bytes"],
+    ),
+    Fault(
+        "a second close changes the outcome",
+        "log.py",
+        "            if not state.is_live and state.epoch == epoch:\n                return state",
+        "            if not state.is_live and state.epoch == epoch:\n                return _closed(state, outcome, 0)",
+        [SUITE + "test_p7_the_first_close_stays"],
+    ),
+    Fault(
+        "a cancelled stream with a dead producer stays live",
+        "log.py",
+        "    if facts.producer_alive:\n        return asked",
+        "    if asked is not state:\n        return asked",
+        [SUITE + "test_p4_cancel_of_a_dead_producer_closes"],
+    ),
+    Fault(
+        "a second cancel replaces the first",
+        "log.py",
+        "asked = state if state.cancel else state.but(cancel=cancel)",
+        "asked = state.but(cancel=cancel)",
+        [SUITE + "test_p4_the_first_cancel_stays"],
+    ),
+    Fault(
+        "another owner's stream is given away by its id",
+        "log.py",
+        "if state.owner != command.owner:",
+        "if state.owner is None:",
+        [SUITE + "test_p12_another_owners_id_is_taken"],
+    ),
+    Fault(
+        "the owner's limit lets one more in",
+        "log.py",
+        "facts.live_of_owner >= command.live_per_owner_max",
+        "facts.live_of_owner > command.live_per_owner_max",
+        [SUITE + "test_racing_creates_keep_to_the_limit"],
+    ),
+    Fault(
+        "retention takes what is not settled",
+        "log.py",
+        "if not state.settled and now < give_up_at:",
+        "if not state.settled and now > give_up_at:",
+        [SUITE + "test_p7_what_is_not_settled_is_kept"],
+    ),
+    Fault(
+        "release forgets a stored cancel",
+        "log.py",
+        "            if state.cancel:\n                return _closed",
+        "            if state.cancel and not facts.producer_alive:\n                return _closed",
+        [SUITE + "test_p4_release_obeys_a_stored_cancel"],
+    ),
+    Fault(
+        "a reader of lost events is not told",
+        "log.py",
+        "if epoch_there is None or not epoch_there <= cursor.epoch <= state.epoch:",
+        "if epoch_there is None:",
+        [CURSORS],
+    ),
+    Fault(
+        "a cursor at the close is taken for ahead",
+        "log.py",
+        "cursor.offset == state.tail + 1 and state.outcome:",
+        "cursor.offset == state.tail and state.outcome:",
+        [CURSORS],
+    ),
+    Fault(
+        "a command that no rule knows deletes the stream",
+        "log.py",
+        "    assert_never(command)  # what no rule knows must not pass for a Delete",
+        "    return None",
+        ["tests/test_log.py::test_table_of_unknown_commands"],
+    ),
+]
+
+WORDS = [
+    Fault(
+        "the rest of a batch begins one event early",
+        "model.py",
+        "cut = offset - self.first + 1",
+        "cut = offset - self.first",
+        ["tests/test_model.py::test_p2_the_rest_of_a_batch"],
+    ),
+    Fault(
+        "a cursor of a deleted stream fits its successor",
+        "model.py",
+        'f"{created_at!r} {stream_id}"',
+        'f"{stream_id}"',
+        ["tests/test_model.py::test_p2_marks_belong_to_one_stream_ever"],
+    ),
+    Fault(
+        "a cursor may hold a number that no store can",
+        "model.py",
+        "n.isdigit() and len(n) <= 18",
+        "n.isdigit()",
+        ["tests/test_model.py::test_p2_garbage_is_no_cursor"],
+    ),
+    Fault(
+        "lone surrogates are lost",
+        "model.py",
+        'return Draft(TEXT, item.encode("utf-8", "surrogatepass"))',
+        'return Draft(TEXT, item.encode("utf-8", "replace"))',
+        ["tests/test_model.py::test_p1_text_comes_back"],
+    ),
+    Fault(
+        "a state's cursor leaves out the close",
+        "model.py",
+        "self.tail + (self.outcome is not None)",
+        "self.tail",
+        ["tests/test_model.py::test_a_states_cursor_includes_the_close"],
+    ),
+    Fault(
+        "an entry with bytes missing is taken for whole",
+        "entry.py",
+        "if borders[-1] != len(entry) or",
+        "if borders[-1] < len(entry) or",
+        ["tests/test_entry.py::test_an_entry_truncated_anywhere_is_corrupt"],
+    ),
+    Fault(
+        "an entry of a newer version is read as this one",
+        "entry.py",
+        "if version != VERSION:",
+        "if version > 100:",
+        ["tests/test_entry.py::test_other_versions_are_named"],
+    ),
+    Fault(
+        "types of one batch are mixed up",
+        "entry.py",
+        "for index in entry[at : at + count]]",
+        "for index in sorted(entry[at : at + count])]",
+        [SUITE + "test_p1_a_batch_may_hold_255_types"],
+    ),
+]
+
+MEMORY = [
+    Fault(
+        "pages are not bounded",
+        "stores/memory.py",
+        "if batches and size_bytes + len(entry) > PAGE_MAX_BYTES:",
+        "if batches and size_bytes < 0:",
+        [SUITE + "test_p8_pages_are_bounded_in_bytes"],
+    ),
+    Fault(
+        "a page begins with a batch that the reader has",
+        "stores/memory.py",
+        "bisect_right(entries.lasts, after)",
+        "bisect_right(entries.lasts, after - 1)",
+        [SUITE + "test_p2_from_any_place"],
+    ),
+    Fault(
+        "only the first watcher is woken",
+        "stores/memory.py",
+        "in tuple(self._data.watchers.get(stream_id, {}).values()):",
+        "in tuple(self._data.watchers.get(stream_id, {}).values())[:1]:",
+        [SUITE + "test_every_watcher_is_woken"],
+    ),
+    Fault(
+        "watchers are not told of states",
+        "stores/memory.py",
+        "        self._wake(stream_id, None, new)\n",
+        "",
+        [SUITE + "test_p4_other_instances_news_of_the_state_arrive"],
+    ),
+    Fault(
+        "a closed instance keeps its lease",
+        "stores/memory.py",
+        "self._shared.leases.pop(self.instance_id, None)",
+        "self._shared.leases.get(self.instance_id, None)",
+        [SUITE + "test_p5_an_instance_that_said_goodbye_is_known_dead"],
+    ),
+    Fault(
+        "an instance sweeps its own streams",
+        "stores/memory.py",
+        "if producer is None or producer == self.instance_id:",
+        "if producer is None:",
+        [SUITE + "test_p6_nobodys_own_streams_are_orphans"],
+    ),
+    Fault(
+        "a batch that cannot be packed leaves half an entry",
+        "stores/memory.py",
+        "        entry = pack(batch)\n        entries = self._data.entries[lease.stream_id]\n"
+        "        entries.lasts.append(batch.last)\n",
+        "        entries = self._data.entries[lease.stream_id]\n"
+        "        entries.lasts.append(batch.last)\n        entry = pack(batch)\n",
+        [SUITE + "test_p1_a_batch_that_fits_no_entry_changes_nothing"],
+    ),
+    Fault(
+        "a deleted stream's events come back under its id",
+        "stores/memory.py",
+        "data.garbage.append(data.entries.pop(stream_id, _Entries()))",
+        "data.garbage.append(data.entries.get(stream_id, _Entries()))",
+        [SUITE + "test_a_name_used_again_begins_empty"],
+    ),
+    Fault(
+        "a forgotten stream keeps its thread",
+        "stores/memory.py",
+        "                del data.threads[old.thread_id]",
+        "                data.threads[old.thread_id] = stream_id",
+        [SUITE + "test_a_thread_has_one_live_stream"],
+    ),
+    Fault(
+        "purge does not stop at its limit",
+        "stores/memory.py",
+        "cut = min(len(rows), limit - freed)",
+        "cut = len(rows)",
+        [SUITE + "test_purge_frees_a_little_at_a_time"],
+    ),
+    Fault(
+        "the oldest streams are found first",
+        "stores/memory.py",
+        "in reversed(self._data.states.values()):",
+        "in list(self._data.states.values()):",
+        [SUITE + "test_newest_first"],
+    ),
+]
+
+SQLITE_SUITE = "tests/test_stores.py::TestSQLite::"
+SQLITE = [
+    Fault(
+        "the second append of a transaction does not see the first",
+        "stores/sqlite/writer.py",
+        "            heads[stream_id] = _Known(known.no, known.version, head)\n",
+        "",
+        [SQLITE_SUITE + "test_p2_appends_handed_over_together_keep_their_order"],
+    ),
+    Fault(
+        "an idempotency key is not looked up",
+        "stores/sqlite/writer.py",
+        "if isinstance(command, Create) and command.idempotency_key is not None:",
+        "if isinstance(command, Create) and row is not None:",
+        [SQLITE_SUITE + "test_create_with_a_known_key_goes_to_that_stream"],
+    ),
+    Fault(
+        "everybody with a row is taken for alive",
+        "stores/sqlite/writer.py",
+        "WHERE id = ? AND expires_at > ?",
+        "WHERE id = ? AND expires_at > -?",
+        [SQLITE_SUITE + "test_p5_streams_of_a_dead_producer_can_be_claimed"],
+    ),
+    Fault(
+        "an expired stream's entries are never freed",
+        "stores/sqlite/writer.py",
+        "if row and new.status is Status.EXPIRED:",
+        "if row and new.status is Status.LIVE:",
+        [SQLITE_SUITE + "test_purge_takes_expired_and_forgotten_streams"],
+    ),
+    Fault(
+        "a page and its state are of two moments",
+        "stores/sqlite/queries.py",
+        '    connection.execute("BEGIN")  # state and entries of one moment\n',
+        "",
+        [SQLITE_SUITE + "test_p2_a_page_and_its_state_are_of_one_moment"],
+    ),
+    Fault(
+        "a page of the embedded store is not bounded",
+        "stores/sqlite/queries.py",
+        "if batches and size_bytes > PAGE_MAX_BYTES:",
+        "if batches and size_bytes < 0:",
+        [SQLITE_SUITE + "test_p8_pages_are_bounded_in_bytes"],
+    ),
+    Fault(
+        "a place before the first event leads into other streams",
+        "stores/sqlite/queries.py",
+        "place | max(after, 0)",
+        "place | after",
+        [SQLITE_SUITE + "test_p12_no_place_leads_into_another_stream"],
+    ),
+    Fault(
+        "a sweeper finds its own streams",
+        "stores/sqlite/queries.py",
+        "s.status = 'live' AND s.producer != :own AND (",
+        "s.status = 'live' AND :own = :own AND (",
+        [SQLITE_SUITE + "test_p6_nobodys_own_streams_are_orphans"],
+    ),
+    Fault(
+        "what others commit is not noticed",
+        "stores/sqlite/store.py",
+        "                self._told[item.stream_id] = item.mark\n                self._wake(item)\n",
+        "                self._told[item.stream_id] = item.mark\n",
+        [SQLITE_SUITE + "test_watching_what_does_not_exist_yet"],
+    ),
+    Fault(
+        "an append returns before its watchers are woken",
+        "stores/sqlite/store.py",
+        "            self._told[item.stream_id] = mark\n            self._wake(item)\n",
+        "            self._told[item.stream_id] = mark\n"
+        "            asyncio.get_running_loop().call_later(0.05, self._wake, item)\n",
+        [SQLITE_SUITE + "test_p1_watchers_are_woken_before_the_append_returns"],
+    ),
+]
+
+FAULTS = [*RULES, *WORDS, *MEMORY, *SQLITE]

@@ -1,0 +1,214 @@
+"""``playhead serve`` as a process: its start, its clean end, and what a kill leaves behind. On SQLite."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from running_server import WAIT_S, Frames, ServerProcess, eventually, settings
+
+from playhead import Playhead
+from playhead.server.serve import EXIT_FORCED
+
+COMMAND = Path(sys.executable).parent / "playhead"
+
+
+@contextlib.asynccontextmanager
+async def client(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server.url, timeout=WAIT_S) as http:
+        yield http
+
+
+async def said(http: httpx.AsyncClient, message: str, **more: Any) -> dict[str, str]:
+    answer = await http.post("/chat/message", json={"message": message, **more})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, str] = answer.json()
+    return body
+
+
+class Reader:
+    """Follows a stream in the background; the response may end, or break, at any time."""
+
+    def __init__(self, http: httpx.AsyncClient, stream_id: str, events: int) -> None:
+        self.seen = Frames()
+        self.has_some = asyncio.Event()
+        self._events = events
+        self.task = asyncio.create_task(self._read(http, f"/v1/streams/{stream_id}"))
+
+    async def _read(self, http: httpx.AsyncClient, path: str) -> None:
+        with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
+            async with http.stream("GET", path) as answer:
+                async for line in answer.aiter_lines():
+                    self.seen.feed_line(line)
+                    if len(self.seen.frames) >= self._events:
+                        self.has_some.set()
+
+    @property
+    def text(self) -> str:
+        return "".join(frame.json()["data"] for frame in self.seen.frames if frame.event == "text")
+
+
+def run(directory: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [COMMAND, "serve", *arguments], cwd=directory, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_start_says_where_what_and_who(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        assert server.lines == [
+            f"Playhead is at http://127.0.0.1:{server.port}",
+            "  store   sqlite:///var/playhead.db",
+            "  model   the built-in demo model (set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)",
+            "  access  no authentication: reachable from this machine only, and everybody on it acts as one local user",
+        ]
+        server.signal(signal.SIGTERM)
+        assert server.ended() == 0
+        assert len(server.lines) == 4
+    assert {path.name for path in (tmp_path / "var").iterdir()} >= {"playhead.db", "checkpoints.db"}
+
+
+def test_the_model_in_use_is_named(tmp_path: Path) -> None:
+    environment = {"OPENAI_BASE_URL": "http://127.0.0.1:9", "OPENAI_MODEL": "some-model"}
+    with ServerProcess(tmp_path, "--store", "memory://", **environment) as server:
+        assert "  model   some-model" in server.lines
+        assert "  store   memory://" in server.lines
+
+
+def test_settings_come_from_env_file_variables_and_options_in_rising_order(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PLAYHEAD_DATA_DIR=from-file\nPLAYHEAD_STORE=memory://\nUNKNOWN=fine\n")
+    with ServerProcess(tmp_path) as server:
+        assert "  store   memory://" in server.lines
+    with ServerProcess(tmp_path, PLAYHEAD_STORE="sqlite:///from-variable.db") as server:
+        assert "  store   sqlite:///from-variable.db" in server.lines
+        assert (tmp_path / "from-file" / "checkpoints.db").exists()
+    with ServerProcess(tmp_path, "--store", "memory://", PLAYHEAD_STORE="sqlite:///from-variable.db") as server:
+        assert "  store   memory://" in server.lines
+
+
+def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        ended = run(tmp_path, "--port", port)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"playhead: 127.0.0.1:{port} is in use; choose another one with --port\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (["--host", "0.0.0.0"], {}, "0.0.0.0 is not a loopback address"),
+        (["--store", "redis://nowhere"], {}, "a store is memory:// or sqlite:///"),
+        ([], {"PLAYHEAD_RETENTION_S": "long"}, "setting PLAYHEAD_RETENTION_S: "),
+        ([], {"PLAYHEAD_LEASE_S": "-1"}, "setting PLAYHEAD_LEASE_S: "),
+    ],
+)
+def test_a_wrong_start_is_one_clear_line(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], says: str
+) -> None:
+    ended = run(tmp_path, "--port", "0", *arguments, **environment)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"playhead: {says}")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_store_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "letter.db").write_text("Dear reader, this is no database at all. " * 1_000)
+    ended = run(tmp_path, "--port", "0", "--store", "sqlite:///letter.db")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("playhead: ")
+    assert ended.stderr.count("\n") == 1
+
+
+async def test_sigterm_sends_readers_away_at_once_and_closes_what_remains_interrupted(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, PLAYHEAD_SHUTDOWN_GRACE_S="3") as server:
+        async with client(server) as http:
+            started = await said(http, "/pace 30 /long 10000")
+            reader = Reader(http, started["stream_id"], events=5)
+            await asyncio.wait_for(reader.has_some.wait(), WAIT_S)
+            told = time.monotonic()
+            server.signal(signal.SIGTERM)
+            await asyncio.wait_for(reader.task, WAIT_S)
+            assert time.monotonic() - told < 2, "readers must not wait for the sources' grace"
+            assert reader.seen.frames[-1].event == "text", "the stream had not ended, so nobody may be told so"
+            assert server.process.poll() is None
+            with pytest.raises(httpx.ConnectError):
+                async with httpx.AsyncClient() as other:
+                    await other.get(server.url + "/health")
+        code = await asyncio.to_thread(server.ended)
+        assert (code, time.monotonic() - told < 3 + 3) == (0, True)
+    await _check_interrupted(tmp_path, started, "shutdown", reader)
+
+
+async def _check_interrupted(directory: Path, started: dict[str, str], reason: str, reader: Reader) -> None:
+    """Started again: the partial answer is there and says so, readers get the rest, the next message works."""
+    with ServerProcess(directory) as server:
+        async with client(server) as http:
+            path = f"/v1/streams/{started['stream_id']}"
+            began = time.monotonic()
+            headers = {"last-event-id": reader.seen.frames[-1].id or ""}
+            rest = Frames.of((await http.get(path, headers=headers)).text).frames
+            assert time.monotonic() - began < 2, "the predecessor's death is proven, not waited for"
+            closed = rest[-1].json()
+            assert (rest[-1].event, closed["outcome"], closed["reason"]) == ("playhead.close", "interrupted", reason)
+            offsets = [frame.json()["offset"] for frame in [*reader.seen.frames, *rest]]
+            assert offsets == list(range(1, len(offsets) + 1))
+            human, ai = (await http.get("/thread", params={"thread_id": started["thread_id"]})).json()
+            text = "".join(f.json()["data"] for f in [*reader.seen.frames, *rest] if f.event == "text")
+            assert (ai["content"], ai["outcome"]) == (text, "interrupted")
+            assert human["type"] == "human"
+            assert time.monotonic() - began < 3
+            await said(http, "/pace 0 next", thread_id=started["thread_id"])
+            turns = await eventually(lambda: _turns(http, started["thread_id"], 4))
+            assert [turn["type"] for turn in turns] == ["human", "ai", "human", "ai"]
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.ended) == 0
+
+
+async def _turns(http: httpx.AsyncClient, thread_id: str, count: int) -> list[dict[str, Any]] | None:
+    turns: list[dict[str, Any]] = (await http.get("/thread", params={"thread_id": thread_id})).json()
+    return turns if len(turns) == count else None
+
+
+async def test_an_answer_that_ends_within_the_grace_is_completed(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, PLAYHEAD_SHUTDOWN_GRACE_S="20") as server:
+        async with client(server) as http:
+            started = await said(http, "/pace 10 /long 60")
+            server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.ended) == 0
+    async with Playhead.open(settings(data_dir=tmp_path / "var", store=None).store_url) as playhead:
+        info = await playhead.info(started["stream_id"], principal="local")
+    assert info.outcome
+    assert (info.outcome.kind, info.settled) == ("completed", True)
+
+
+async def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, PLAYHEAD_SHUTDOWN_GRACE_S="100") as server:
+        async with client(server) as http:
+            started = await said(http, "/slow 600 hello")
+            reader = Reader(http, started["stream_id"], events=1)
+            server.signal(signal.SIGINT)
+            await asyncio.wait_for(reader.task, WAIT_S)  # it has begun to shut down
+        server.signal(signal.SIGINT)
+        assert await asyncio.to_thread(server.ended) == EXIT_FORCED
+        assert "told twice" in server.output
+
+
+@pytest.mark.crash
+async def test_after_kill_9_the_partial_answer_is_there_and_the_next_message_works(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        async with client(server) as http:
+            started = await said(http, "/pace 10 /long 10000")
+            reader = Reader(http, started["stream_id"], events=20)
+            await asyncio.wait_for(reader.has_some.wait(), WAIT_S)
+            server.kill()
+            await asyncio.wait_for(reader.task, WAIT_S)
+    await _check_interrupted(tmp_path, started, "producer-lost", reader)

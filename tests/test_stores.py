@@ -1,0 +1,48 @@
+"""Every store keeps the contract: one suite, one model, one fixture each."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import settings
+
+from playhead.stores.memory import MemoryData, MemoryStore
+from playhead.stores.sqlite import SQLiteStore
+from playhead.testing import StoreSuite
+from playhead.testing.stateful import StoreMachine
+from playhead.testing.suite.case import MakeStore
+
+
+class TestMemory(StoreSuite):
+    @pytest.fixture
+    def make_store(self) -> MakeStore:
+        data = MemoryData()
+        return lambda clock, options: MemoryStore(data, clock=clock, options=options)
+
+
+class TestSQLite(StoreSuite):
+    @pytest.fixture
+    def make_store(self, tmp_path: Path) -> MakeStore:
+        return lambda clock, options: SQLiteStore(tmp_path / "playhead.db", clock=clock, options=options)
+
+
+class MemoryMachine(StoreMachine):
+    def start(self) -> MakeStore:
+        data = MemoryData()
+        return lambda clock, options: MemoryStore(data, clock=clock, options=options)
+
+
+class SQLiteMachine(StoreMachine):
+    def start(self) -> MakeStore:
+        self.folder = TemporaryDirectory()
+        path = Path(self.folder.name) / "playhead.db"
+        return lambda clock, options: SQLiteStore(path, clock=clock, options=options)
+
+    def finish(self) -> None:
+        self.folder.cleanup()
+
+
+TestMemoryModel = MemoryMachine.TestCase
+TestMemoryModel.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestSQLiteModel = SQLiteMachine.TestCase
+TestSQLiteModel.settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
