@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from playhead import Options, Playhead
-from playhead.adapters.starlette import install, lifespan, stream_response
+from playhead.adapters.starlette import BareStreams, install, lifespan, stream_response
 
 EMBEDDER = """
 import asyncio, sys
@@ -59,14 +59,15 @@ class App:
         self.http = http
 
 
-@pytest.fixture
-async def app() -> AsyncIterator[App]:
-    async with serving(Playhead.open("memory://", options=Options(readers_per_owner_max=1))) as app:
+@pytest.fixture(params=["in the framework", "bare"])
+async def app(request: pytest.FixtureRequest) -> AsyncIterator[App]:
+    playhead = Playhead.open("memory://", options=Options(readers_per_owner_max=1))
+    async with serving(playhead, bare=request.param == "bare") as app:
         yield app
 
 
 @contextlib.asynccontextmanager
-async def serving(playhead: Playhead) -> AsyncIterator[App]:
+async def serving(playhead: Playhead, *, bare: bool) -> AsyncIterator[App]:
     async def follow(request: Request) -> Response:
         principal = request.query_params.get("principal")
         return await stream_response(playhead, request, request.path_params["id"], principal=principal)
@@ -77,6 +78,8 @@ async def serving(playhead: Playhead) -> AsyncIterator[App]:
     routes = [Route("/same", same), Route("/{id:path}", follow)]
     app = Starlette(routes=routes, lifespan=lifespan(playhead))
     install(app, playhead)
+    if bare:
+        app.add_middleware(BareStreams)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
     running = asyncio.create_task(server.serve())
     await eventually(lambda: server.started)
@@ -165,9 +168,7 @@ async def test_signal_handlers_are_as_before_when_the_lifespan_is_over() -> None
 async def test_plain_uvicorn_ends_while_readers_follow_an_endless_stream(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    (tmp_path / "app.py").write_text(textwrap.dedent(EMBEDDER))
-    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = _embedder(tmp_path)
     try:
         url = await asyncio.to_thread(_url_of, process)
         async with httpx.AsyncClient(base_url=url, timeout=WAIT_S) as http:
@@ -191,6 +192,12 @@ async def test_plain_uvicorn_ends_while_readers_follow_an_endless_stream(
         outcome = (await playhead.info(stream_id)).outcome
     assert outcome
     assert (outcome.kind, outcome.reason) == ("interrupted", "shutdown")
+
+
+def _embedder(directory: Path) -> "subprocess.Popen[str]":
+    (directory / "app.py").write_text(textwrap.dedent(EMBEDDER))
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0"]
+    return subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def _url_of(process: "subprocess.Popen[str]") -> str:

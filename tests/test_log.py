@@ -82,7 +82,7 @@ class Row(NamedTuple):
 
 
 MAKE = Create("p", thread_id="t", owner="ann", fingerprint="f")
-MADE = StreamInfo("s", thread_id="t", owner="ann", producer="p", epoch=1, created_at=NOW, fingerprint="f")
+MADE = StreamInfo("s", thread_id="t", owner="ann", producer="p", epoch=1_000_001, created_at=NOW, fingerprint="f")
 FULL = Create(
     "p", thread_id="t", owner="ann", idempotency_key="k", fingerprint="f", metadata={"a": 1}, retention_s=7.0,
     unwatched_after_s=2.0, needs_settling=True, live_per_owner_max=3,
@@ -124,8 +124,8 @@ TABLE = [
     Row("expired", Claim("q", take_over=True), DEAD, StreamExpired),
     # ---- Release
     Row("unknown", Release(3), DEAD, StreamNotFound),
-    Row("live", Release(3), ALIVE, LIVE.but(producer=None, due_at=NOW + 60.0)),
-    Row("live", Release(3), DEAD, LIVE.but(producer=None, due_at=NOW + 60.0)),
+    Row("live", Release(3), ALIVE, LIVE.but(producer=None, epoch=4, due_at=NOW + 60.0)),
+    Row("live", Release(3), DEAD, LIVE.but(producer=None, epoch=4, due_at=NOW + 60.0)),
     Row("live", Release(2), ALIVE, Fenced),
     Row("live", Release(4), ALIVE, Fenced),
     Row("cancel asked", Release(3), ALIVE, ended(ASKED, CANCELLED)),

@@ -109,7 +109,8 @@ async def test_p1_readers_are_given_only_what_the_store_has(open_playhead: OpenP
 async def test_p2_bad_cursors_are_named(playhead: Playhead) -> None:
     await recorded(playhead, 5)
     await recorded(playhead, 5, "other")
-    mark = (await playhead.info("s")).mark
+    info = await playhead.info("s")
+    mark, epoch = info.mark, info.epoch
     garbage = ["x", "1", "1.2.3", "1.a.b.c", f"1.{mark}.1", f"1.{mark}.1.-1", f"1.{mark}.1.1.1", f"2.{mark}.1.1", "\0"]
     garbage += [f"1.{mark}.1.²", "é" * 10, "9" * 65, f"1.{mark}.1.{'9' * 40}", f"1.{mark}.{'9' * 19}.1", " ", "\ud800"]
     for text in garbage:
@@ -119,15 +120,15 @@ async def test_p2_bad_cursors_are_named(playhead: Playhead) -> None:
             await playhead.read("s", after=text)
     for offset in (0, 3, 6, 7):
         with pytest.raises(CursorOfAnotherStream):
-            await follow(playhead, "s", after=str(Cursor((await playhead.info("other")).mark, 1, offset)))
+            await follow(playhead, "s", after=str(Cursor((await playhead.info("other")).mark, epoch, offset)))
     with pytest.raises(CursorAhead) as ahead:
-        await follow(playhead, "s", after=str(Cursor(mark, 1, 7)))
+        await follow(playhead, "s", after=str(Cursor(mark, epoch, 7)))
     assert (ahead.value.offset, ahead.value.tail) == (7, 5)
-    for epoch, offset in ((2, 3), (0, 3), (2, 7), (10**17, 10**17)):
+    for other_epoch, offset in ((epoch + 1, 3), (epoch - 1, 3), (0, 3), (epoch + 1, 7), (10**17, 10**17)):
         with pytest.raises(Diverged):
-            await follow(playhead, "s", after=str(Cursor(mark, epoch, offset)))
+            await follow(playhead, "s", after=str(Cursor(mark, other_epoch, offset)))
     with pytest.raises(StreamNotFound):
-        await follow(playhead, "unknown", after=str(Cursor(mark, 1, 1)))
+        await follow(playhead, "unknown", after=str(Cursor(mark, epoch, 1)))
     assert not playhead._readers.counts
     assert not playhead._readers.feeds
 
@@ -138,7 +139,7 @@ async def test_p2_a_cursor_ahead_of_a_live_stream_is_refused_at_once(playhead: P
     await source.said.wait()
     for offset in (2, 3):
         with pytest.raises(CursorAhead):
-            await follow(playhead, "s", after=str(Cursor(info.mark, 1, offset)))
+            await follow(playhead, "s", after=str(Cursor(info.mark, info.epoch, offset)))
 
 
 async def test_p2_cursors_outlive_a_take_over(open_playhead: OpenPlayhead) -> None:
@@ -166,11 +167,11 @@ async def test_p2_a_shared_look_never_calls_a_good_cursor_ahead(open_playhead: O
     await out.flush()
     for n in range(2, 60):
         # One reader here waits at the tail; another comes from the writer's process with the next event's cursor.
-        waiting = other.tail("s", after=str(Cursor((await other.info("s")).mark, 1, n - 1)))
+        waiting = other.tail("s", after=str(Cursor((await other.info("s")).mark, out.epoch, n - 1)))
         opening = asyncio.create_task(waiting.open())
         await out.append(f"{n}")
         await out.flush()
-        cursor = str(Cursor((await playhead.info("s")).mark, 1, n))
+        cursor = str(Cursor((await playhead.info("s")).mark, out.epoch, n))
         assert await other.read("s", after=cursor) == []
         await opening
         await waiting.aclose()
@@ -241,7 +242,8 @@ async def test_read_takes_pages_and_events_takes_everything(playhead: Playhead) 
     got, cursor = [], None
     while page := await playhead.read("s", after=cursor):
         got += page
-        cursor = str(Cursor((await playhead.info("s")).mark, 1, page[-1].offset))
+        info = await playhead.info("s")
+        cursor = str(Cursor(info.mark, info.epoch, page[-1].offset))
     assert [event.text[:5] for event in got] == [f"{n:05}" for n in range(200)]
     assert [text[:5] for text in await stored_texts(playhead, "s")] == [f"{n:05}" for n in range(200)]
 
@@ -313,9 +315,10 @@ async def test_readers_per_owner_are_limited_and_slots_come_back(open_playhead: 
 async def test_failed_openings_take_no_slot(open_playhead: OpenPlayhead) -> None:
     playhead = await open_playhead(readers_per_owner_max=1)
     await recorded(playhead, 3)
-    mark = (await playhead.info("s")).mark
+    info = await playhead.info("s")
+    ahead, diverged = Cursor(info.mark, info.epoch, 9), Cursor(info.mark, info.epoch + 1, 1)
     for _ in range(3):
-        for stream_id, after in (("unknown", None), ("s", str(Cursor(mark, 1, 9))), ("s", str(Cursor(mark, 2, 1)))):
+        for stream_id, after in (("unknown", None), ("s", str(ahead)), ("s", str(diverged))):
             with pytest.raises(Exception, match=r"no such stream|cursor is at|lost events"):
                 await playhead.tail(stream_id, after=after).open()
     assert len(await follow(playhead, "s")) == 3

@@ -1,28 +1,35 @@
 """The housekeeper: deaths, settling, unwatched streams, expiry; and the lease that keeps the living alive."""
 
 import asyncio
+import logging
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import OpenPlayhead
-from streaming import Scripted, count, finished, follow, follow_texts, has_stored, say, stored_texts, until
+from streaming import Scripted, finished, follow_texts, has_stored, say, stored_texts, until
 
 from playhead import Options, OutcomeKind, Playhead, Query, Status, StreamExpired, StreamInfo, StreamNotFound
+from playhead.heartbeat import Heartbeat
 from playhead.log import Create
-from playhead.model import Lease
+from playhead.model import TEXT, Batch, Lease
+from playhead.reader import Readers
 from playhead.retention import Housekeeper
-from playhead.store import Store
-from playhead.testing.case import texts
+from playhead.store import Store, StoreOptions
+from playhead.stores.memory import MemoryData, MemoryStore
 from playhead.testing.clock import ManualClock
 from playhead.testing.faults import FaultyStore
 
+QUICK = {"lease_s": 0.5}
 
-async def dead_stream(store: Store, stream_id: str = "s", **facts: Any) -> None:
-    """A live stream whose instance never speaks again; ``close`` gives its lease back."""
+
+async def speechless(store: Store, stream_id: str = "s", **facts: Any) -> None:
+    """A live stream whose instance will never write to it again."""
     applied = await store.apply(stream_id, Create(producer=store.instance_id, **facts))
-    await store.append(Lease(stream_id, applied.info.epoch), texts(Lease(stream_id, 1), 1, "last words"))
+    await store.append(Lease(stream_id, applied.info.epoch), Batch(1, applied.info.epoch, TEXT, [b"last words"]))
 
 
 # ---- death ---------------------------------------------------------------------------------------------
@@ -32,20 +39,18 @@ async def dead_stream(store: Store, stream_id: str = "s", **facts: Any) -> None:
 async def test_p5_readers_of_a_dead_producer_are_told_within_the_lease_and_a_second(
     open_playhead: OpenPlayhead, make_store: Callable[[Options], Store]
 ) -> None:
-    lease_s = 1.0
-    playhead = await open_playhead(lease_s=lease_s)
-    silent = make_store(Options(lease_s=lease_s))
+    playhead = await open_playhead(lease_s=1.0)
+    await asyncio.sleep(1.0)  # the sweeper's own first lease
+    silent = make_store(Options(lease_s=1.0))
     await silent.open()
     try:
-        await asyncio.sleep(lease_s)  # the sweeper's own first lease
-        silent.renew()
         renewed_at = time.monotonic()
-        await dead_stream(silent)
+        await speechless(silent)
         attached = playhead.tail("s")
         assert (await anext(attached)).text == "last words"
         with pytest.raises(StopAsyncIteration):
-            await asyncio.wait_for(anext(attached), lease_s + 1.5)
-        assert lease_s - 0.1 <= time.monotonic() - renewed_at <= lease_s + 1.0
+            await asyncio.wait_for(anext(attached), 3)
+        assert 0.9 <= time.monotonic() - renewed_at <= 2.0
         assert attached.outcome
         assert (attached.outcome.kind, attached.outcome.reason) == (OutcomeKind.INTERRUPTED, "producer-lost")
         assert await follow_texts(playhead, "s") == ["last words"]
@@ -60,49 +65,448 @@ async def test_p5_a_process_that_said_goodbye_is_known_dead_at_once(
     store = make_store(Options())
     await store.open()
     for n in range(3):
-        await dead_stream(store, f"s{n}")
+        await speechless(store, f"s{n}")
     await store.close()
     started_at = time.monotonic()
-    playhead = await open_playhead()  # within its own first lease of 5 s
+    playhead = await open_playhead()  # whose first lease lasts 5 s
     for n in range(3):
         assert (await finished(playhead, f"s{n}")).reason == "producer-lost"
     assert time.monotonic() - started_at < 2.5
 
 
-@pytest.mark.proves("P5.3", "P6.3")
-async def test_p5_a_blocked_loop_is_not_death(open_playhead: OpenPlayhead) -> None:
-    playhead = await open_playhead(lease_s=0.6)
+@pytest.mark.proves("P5.3")
+async def test_p5_a_blocked_loop_is_not_death(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/streams.db"
+
+    def sweep() -> None:
+        async def look() -> None:
+            async with Playhead.open(url, options=Options(lease_s=0.4)) as other:
+                await asyncio.sleep(2.0)
+                seen.append(await other.info("s"))
+
+        asyncio.run(look())
+
+    seen: list[StreamInfo] = []
+    async with Playhead.open(url, options=Options(lease_s=0.4)) as playhead:
+        source = Scripted("a", then=("b",))
+        await playhead.start(source, stream_id="s")
+        await has_stored(playhead, "s", 1)
+        sweeper = threading.Thread(target=sweep)
+        sweeper.start()
+        sweeper.join(20)  # the loop stands still for five leases while another instance sweeps
+        assert seen[0].is_live
+        source.go_on.set()
+        assert await follow_texts(playhead, "s") == ["a", "b"]
+        assert (await playhead.info("s")).epoch == 1
+
+
+class World:
+    """A housekeeper on clocks that the test moves, beside an instance that may be silent."""
+
+    def __init__(self, *, lease_s: float = 5.0) -> None:
+        self.wall, self.monotonic = ManualClock(), ManualClock(1000.0)
+        data, options = MemoryData(), StoreOptions(lease_s=lease_s)
+        self.silent = MemoryStore(data, options=options, clock=self.wall)
+        self.store = FaultyStore(MemoryStore(data, options=options, clock=self.wall))
+        self.settled: list[str] = []
+        self.options = Options(lease_s=lease_s)
+        self.producers: dict[str, Any] = {}
+        self.readers = Readers(self.store, cache_max_bytes=1000, per_owner_max=None)
+        self.keeper: Housekeeper
+
+    async def open(self) -> "World":
+        if not self.silent.instance_id:
+            await self.silent.open()
+        await self.store.open()
+        await speechless(self.silent)
+        self.keeper = Housekeeper(
+            self.store,
+            self.options,
+            self.readers,
+            self.producers,
+            lambda info: self.settled.append(info.stream_id),
+            {},
+            monotonic=self.monotonic,
+        )
+        return self
+
+    def advance(self, seconds: float) -> None:
+        self.wall.advance(seconds)
+        self.monotonic.advance(seconds)
+
+    async def is_live(self) -> bool:
+        await self.keeper.tick(sweep=True)
+        return (await self.store.load("s")).is_live
+
+
+@pytest.mark.proves("P6.3")
+async def test_p6_a_new_sweeper_waits_one_lease_before_it_trusts_others_leases() -> None:
+    world = World()
+    await world.silent.open()
+    world.advance(100)  # its lease ran out long before the sweeper came
+    await world.open()
+    assert await world.is_live()
+    world.advance(4.9)
+    assert await world.is_live()
+    world.advance(0.2)
+    assert not await world.is_live()
+    assert (await world.store.load("s")).outcome.reason == "producer-lost"
+
+
+@pytest.mark.proves("P6.3")
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+async def test_p6_a_sweeper_that_sees_the_clock_jump_waits_one_lease(jump_s: float) -> None:
+    world = await World().open()
+    for _ in range(6):
+        world.advance(1)
+        world.silent.renew()
+        assert await world.is_live()
+    world.wall.jump(jump_s)
+    assert await world.is_live()
+    world.advance(4)
+    assert await world.is_live()
+    world.silent.renew()  # alive: it got its lease in time
+    world.advance(2)
+    assert await world.is_live()
+    world.advance(5)
+    assert not await world.is_live()
+
+
+@pytest.mark.proves("P6.3")
+async def test_p6_a_process_never_sweeps_itself(open_playhead: OpenPlayhead, caplog: pytest.LogCaptureFixture) -> None:
+    made: list[FaultyStore] = []
+
+    def wrap(store: Store) -> FaultyStore:
+        made.append(FaultyStore(store))
+        return made[0]
+
+    playhead = await open_playhead(wrap, lease_s=0.3)
     source = Scripted("a", then=("b",))
     await playhead.start(source, stream_id="s")
     await has_stored(playhead, "s", 1)
-
-    sweeps = []
-
-    def sweep_from_another_thread() -> None:
-        """An instance of its own, on its own loop, that sweeps while ours stands still."""
-
-        async def sweep() -> None:
-            store = playhead.store
-            until_s = time.monotonic() + 2.0
-            while time.monotonic() < until_s:
-                sweeps.append(await other_orphans())
-                await asyncio.sleep(0.05)
-            assert store is not None
-
-        asyncio.run(sweep())
-
-    options = Options(lease_s=0.6)
-    other_store = open_playhead_store(playhead, options)
-
-    async def other_orphans() -> list[str]:
-        return await other_store.orphans(proven=False)
-
-    await other_store_open(other_store)
-    blocker = asyncio.get_running_loop()
-    del blocker
-    time.sleep(1.5)  # noqa: ASYNC251 - the point of the test: nothing of this loop runs
-    assert await other_store.orphans(proven=False) == []
+    playhead._heartbeat.stop()
+    await asyncio.sleep(1.0)  # its lease ran out; it ticked many times
+    assert (await playhead.info("s")).is_live
     source.go_on.set()
     assert await follow_texts(playhead, "s") == ["a", "b"]
-    assert (await playhead.info("s")).epoch == 1
-    await other_store.close()
+
+
+async def test_what_fails_once_is_tried_again_at_the_next_tick(caplog: pytest.LogCaptureFixture) -> None:
+    world = await World().open()
+    world.advance(6)
+    world.store.fail_everything(True)
+    with caplog.at_level(logging.WARNING, "playhead"):
+        for _ in range(5):
+            await world.keeper.tick(sweep=True)
+    assert len(caplog.records) <= 6  # each step complains once
+    world.store.fail_everything(False)
+    assert not await world.is_live()
+    assert world.settled == ["s"]
+
+
+async def test_an_unexpected_error_does_not_end_the_housekeeping(
+    playhead: Playhead, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticked = asyncio.Event()
+
+    async def broken(limit: int) -> list[str]:
+        if ticked.is_set():
+            ticked_again.set()
+        ticked.set()
+        raise RuntimeError("no such thing")
+
+    ticked_again = asyncio.Event()
+    monkeypatch.setattr(playhead.store, "due", broken)
+    monkeypatch.setattr("playhead.retention._SWEEP_TICKS", 1)
+    await asyncio.wait_for(ticked_again.wait(), 5)
+    assert "no such thing" in caplog.text
+
+
+def test_the_heartbeat_survives_whatever_a_renewal_raises(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        renewals = 0
+
+        def renew(self) -> None:
+            self.renewals += 1
+            raise OSError("no disk")
+
+    store = Broken()
+    heartbeat = Heartbeat(store, 0.03)
+    deadline = time.monotonic() + 5
+    while store.renewals < 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    heartbeat.stop()
+    assert store.renewals >= 3
+    assert "no disk" in caplog.text
+
+
+# ---- settling ------------------------------------------------------------------------------------------
+
+
+class Settled:
+    """A settle hook that remembers, and fails as often as it is told to."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.calls: list[str] = []
+        self.outcomes: dict[str, OutcomeKind] = {}
+
+    async def __call__(self, info: StreamInfo) -> None:
+        self.calls.append(info.stream_id)
+        assert info.outcome
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the history is away")
+        self.outcomes[info.stream_id] = info.outcome.kind
+
+
+@pytest.mark.proves("P7.2")
+async def test_p7_all_four_outcomes_are_settled(open_playhead: OpenPlayhead) -> None:
+    hook = Settled()
+    playhead = await open_playhead(settle=hook)
+
+    async def failing():
+        yield "a"
+        raise ValueError
+
+    sources = {"completed": say("a"), "failed": failing, "cancelled": Scripted("a"), "interrupted": Scripted("a")}
+    for name, source in sources.items():
+        await playhead.start(source, stream_id=name)
+    await playhead.cancel("cancelled")
+    for name in ("completed", "failed", "cancelled"):
+        await finished(playhead, name)
+    await playhead.drain(grace_s=0)
+    assert hook.outcomes == {name: OutcomeKind(name) for name in sources}
+    assert sorted(hook.calls) == sorted(sources)
+    for name in sources:
+        assert (await playhead.info(name)).settled
+
+
+@pytest.mark.proves("P7.2")
+async def test_p7_a_hook_that_failed_is_called_again_until_it_succeeds(
+    open_playhead: OpenPlayhead, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("playhead.retention._SETTLE_AFTER_S", 0.0)
+    hook = Settled(failures=2)
+    playhead = await open_playhead(settle=hook, **QUICK)
+    await playhead.start(say("a"), stream_id="s", thread_id="t")
+    await until(lambda: bool(hook.outcomes))
+    assert hook.calls == ["s"] * 3
+    assert "the history is away" in caplog.text
+
+    async def settled() -> bool:
+        return (await playhead.info("s")).settled
+
+    await until(settled)
+    await playhead.settle("t")
+    assert len(hook.calls) == 3
+
+
+@pytest.mark.proves("P7.2")
+async def test_p7_whoever_closes_a_dead_producers_stream_settles_it(
+    open_playhead: OpenPlayhead, make_store: Callable[[Options], Store]
+) -> None:
+    store = make_store(Options())
+    await store.open()
+    await speechless(store, "swept", needs_settling=True)
+    await speechless(store, "cancelled", needs_settling=True)
+    await store.close()
+    hook = Settled()
+    playhead = await open_playhead(settle=hook)
+    await playhead.cancel("cancelled")
+    await finished(playhead, "swept")
+    await until(lambda: len(hook.outcomes) == 2)
+    assert hook.outcomes["cancelled"] in {OutcomeKind.CANCELLED, OutcomeKind.INTERRUPTED}
+    assert hook.outcomes["swept"] is OutcomeKind.INTERRUPTED
+
+
+@pytest.mark.proves("P7.2")
+async def test_p7_who_next_asks_for_the_thread_settles_what_is_left(open_playhead: OpenPlayhead) -> None:
+    failing = Settled(failures=10**9)
+    playhead = await open_playhead(settle=failing)
+    for n in range(3):
+        await playhead.start(say(f"{n}"), stream_id=f"s{n}", thread_id="t")
+        await finished(playhead, f"s{n}")
+    await until(lambda: len(failing.calls) == 3)
+    hook = Settled()
+    other = await open_playhead(settle=hook)
+    await asyncio.gather(*[other.settle("t") for _ in range(5)])
+    assert sorted(hook.calls) == ["s0", "s1", "s2"]
+    await other.settle("unknown thread")
+
+
+async def test_p5_a_hook_that_hangs_holds_up_neither_deaths_nor_the_shutdown(
+    open_playhead: OpenPlayhead, make_store: Callable[[Options], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playhead.streams._LAST_WORDS_S", 0.2)
+
+    async def hangs(info: StreamInfo) -> None:
+        await asyncio.Event().wait()
+
+    playhead = await open_playhead(settle=hangs)
+    for n in range(3):
+        store = make_store(Options())
+        await store.open()
+        await speechless(store, f"s{n}", needs_settling=True)
+        await store.close()
+        assert (await finished(playhead, f"s{n}")).reason == "producer-lost"
+    await asyncio.wait_for(playhead.close(), 5)
+
+
+async def test_p7_the_hook_can_read_the_stream_while_the_process_drains(open_playhead: OpenPlayhead) -> None:
+    read: dict[str, list[str]] = {}
+
+    async def hook(info: StreamInfo) -> None:
+        read[info.stream_id] = await stored_texts(playhead, info.stream_id, principal=info.owner)
+
+    playhead = await open_playhead(settle=hook)
+    source = Scripted("partial", " answer")
+    await playhead.start(source, stream_id="s", owner="ann")
+    await has_stored(playhead, "s", 2, principal="ann")
+    await playhead.drain(grace_s=0)
+    assert read == {"s": ["partial", " answer"]}
+
+
+# ---- nobody watches ------------------------------------------------------------------------------------
+
+
+@pytest.mark.proves("P3.2")
+async def test_p3_by_default_a_stream_goes_on_unwatched(open_playhead: OpenPlayhead) -> None:
+    playhead = await open_playhead(**QUICK)
+    source = Scripted("a", then=("b",))
+    await playhead.start(source, stream_id="s")
+    await asyncio.sleep(1.0)
+    source.go_on.set()
+    assert (await finished(playhead, "s")).kind is OutcomeKind.COMPLETED
+
+
+@pytest.mark.proves("P3.2")
+async def test_p3_a_stream_may_be_cancelled_when_nobody_watches(open_playhead: OpenPlayhead) -> None:
+    playhead, other = await open_playhead(**QUICK), await open_playhead(**QUICK)
+    unwatched, watched = Scripted("a"), Scripted("a")
+    started_at = time.monotonic()
+    await playhead.start(unwatched, stream_id="unwatched", unwatched_after_s=0.6)
+    await playhead.start(watched, stream_id="watched", unwatched_after_s=0.6)
+    tail = other.tail("watched")  # in another process
+    assert (await anext(tail)).text == "a"
+    await asyncio.wait_for(unwatched.ended.wait(), 5)
+    assert 0.6 <= time.monotonic() - started_at <= 2.0
+    outcome = await finished(other, "unwatched")
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.CANCELLED, "unwatched")
+    await asyncio.sleep(0.8)
+    assert not watched.ended.is_set()
+    left_at = time.monotonic()
+    await tail.aclose()
+    await asyncio.wait_for(watched.ended.wait(), 5)
+    assert 0.5 <= time.monotonic() - left_at <= 2.0
+
+
+async def test_p3_a_stream_deleted_meanwhile_does_not_end_the_housekeeping(open_playhead: OpenPlayhead) -> None:
+    playhead = await open_playhead(**QUICK)
+    other = Scripted("a")
+    await playhead.start(other, stream_id="other", unwatched_after_s=0.6)
+    stubborn = await playhead.produce("s")
+    stubborn._producer.unwatched_after_s = 0.1
+    stubborn._producer._unwatch()  # so that it does not hear of the delete
+    await playhead.delete("s")
+    await asyncio.wait_for(other.ended.wait(), 5)
+    assert not playhead._housekeeping.done()
+
+
+# ---- expiry --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.proves("P2.4")
+async def test_p2_expired_then_unknown(open_playhead: OpenPlayhead) -> None:
+    playhead, other = [await open_playhead(expired_for_s=0.8, **QUICK) for _ in range(2)]
+    await playhead.start(say("a", "x" * 100_000, "b"), stream_id="s", retention_s=0.4)
+    await playhead.start(say("kept"), stream_id="kept", retention_s=60)
+    half_read = playhead.tail("s")
+    assert (await anext(half_read)).text == "a"
+    await finished(playhead, "s")
+
+    async def expired() -> bool:
+        return (await other.info("s")).status is Status.EXPIRED
+
+    await until(expired)
+    for at in (playhead, other):
+        for call in (at.read("s"), follow_texts(at, "s"), stored_texts(at, "s"), at.cancel("s"), at.wait("s")):
+            with pytest.raises(StreamExpired):
+                await call
+    with pytest.raises(StreamExpired):
+        await playhead.start(say("again"), stream_id="s")
+    with pytest.raises(StreamExpired):
+        await playhead.produce("s")
+
+    async def unknown() -> bool:
+        try:
+            await other.info("s")
+        except StreamNotFound:
+            return True
+        return False
+
+    await until(unknown)
+    with pytest.raises(StreamNotFound):
+        await playhead.read("s")
+    await half_read.aclose()
+    assert [info.stream_id for info in await playhead.find(Query())] == ["kept"]
+    assert await follow_texts(other, "kept") == ["kept"]
+    assert await playhead.store.purge(100) == 0
+
+
+async def test_p2_a_reader_who_comes_too_late_for_the_rest_is_told(open_playhead: OpenPlayhead) -> None:
+    playhead = await open_playhead(cache_max_bytes=1, **QUICK)
+    await playhead.start(say(*["x" * 100_000] * 30), stream_id="s", retention_s=0.3)
+    reader = playhead.tail("s")
+    await anext(reader)
+    await finished(playhead, "s")
+
+    async def expired() -> bool:
+        return (await playhead.info("s")).status is Status.EXPIRED
+
+    await until(expired)
+    with pytest.raises(StreamExpired):
+        while True:
+            await anext(reader)
+
+
+async def test_p7_an_unsettled_stream_is_kept_longer(open_playhead: OpenPlayhead) -> None:
+    hook = Settled(failures=10**9)
+    playhead = await open_playhead(settle=hook, **QUICK)
+    await playhead.start(say("a"), stream_id="s", retention_s=0.2)
+    await finished(playhead, "s")
+    await asyncio.sleep(1.2)  # retention has come by
+    assert await follow_texts(playhead, "s") == ["a"]
+
+
+async def test_a_stream_that_no_writer_takes_up_again_is_closed(open_playhead: OpenPlayhead) -> None:
+    hook = Settled()
+    playhead = await open_playhead(settle=hook, **QUICK)
+    async with await playhead.produce("s", retention_s=0.3, keep_open=True) as out:
+        await out.append("a")
+    outcome = await finished(playhead, "s")
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.INTERRUPTED, "abandoned")
+    await until(lambda: bool(hook.outcomes))
+
+
+async def test_much_garbage_does_not_keep_the_housekeeper_from_its_rounds(
+    open_playhead: OpenPlayhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playhead.retention._PURGE_ENTRIES", 1)
+    playhead = await open_playhead(**QUICK)
+    async with await playhead.produce("s", retention_s=0.1) as out:
+        for n in range(300):
+            await out.append(f"{n}")
+            await out.flush()
+    rounds = []
+    orphans = playhead.store.orphans
+
+    async def counted(*, proven: bool) -> list[str]:
+        rounds.append(time.monotonic())
+        return await orphans(proven=proven)
+
+    monkeypatch.setattr(playhead.store, "orphans", counted)
+    await asyncio.sleep(1.5)
+    gaps = [later - earlier for earlier, later in zip(rounds, rounds[1:], strict=False)]
+    assert len(rounds) > 4
+    assert max(gaps) < 0.8

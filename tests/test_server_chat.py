@@ -16,9 +16,9 @@ OWNER = "local"
 STUCK = "/slow 600 hello"
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with serving(tmp_path, cancel_grace_s=5) as server:
+@pytest.fixture(params=["memory://", None], ids=["memory", "sqlite"])
+async def server(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    async with serving(tmp_path, store=request.param) as server:
         yield server
 
 

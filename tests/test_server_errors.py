@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from running_server import Server, serving
 
 from playhead.server.body_limit import BODY_MAX_BYTES
@@ -14,9 +14,12 @@ from playhead.server.docs import render
 PROBLEM = "application/problem+json"
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with serving(tmp_path) as server:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    async with serving(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
@@ -119,6 +122,9 @@ async def test_openapi_and_docs_tell_every_door_and_load_nothing_from_elsewhere(
         *("/health", "/ready", "/v1/chat/cancel", "/v1/chat/message", "/v1/chat/stream", "/v1/streams", "/v1/thread"),
         *("/v1/streams/{stream_id}", "/v1/streams/{stream_id}/cancel", "/v1/streams/{stream_id}/info"),
     }
+    answers = document["paths"]["/v1/streams/{stream_id}"]["get"]["responses"]
+    assert list(answers["200"]["content"]) == ["text/event-stream"]
+    assert list(answers["default"]["content"]) == [PROBLEM]
     docs = await server.http.get("/docs")
     assert docs.headers["content-type"] == "text/html; charset=utf-8"
     for path in document["paths"]:
@@ -128,7 +134,7 @@ async def test_openapi_and_docs_tell_every_door_and_load_nothing_from_elsewhere(
     assert "default-src 'none'" in docs.headers["content-security-policy"]
 
 
-def test_docs_escape_what_they_show() -> None:
+async def test_docs_escape_what_they_show() -> None:
     operation = {"summary": "<b>", "description": "<i>", "responses": {"200": {"description": "<u>"}}}
     document = {
         "info": {"title": "<t>", "version": "1", "description": "<d>"},

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -331,8 +332,8 @@ def _halve(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-def _threads() -> set[int]:
-    return set(map(int, os.listdir("/proc/self/task")))
+def _threads() -> set[threading.Thread]:
+    return set(threading.enumerate())
 
 
 def _open_files() -> list[str]:

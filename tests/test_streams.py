@@ -5,7 +5,19 @@ from functools import partial
 
 import pytest
 from conftest import OpenPlayhead
-from streaming import Scripted, Stubborn, at_once, count, finished, follow, follow_texts, has_stored, say, stored_texts, until
+from streaming import (
+    Scripted,
+    Stubborn,
+    at_once,
+    count,
+    finished,
+    follow,
+    follow_texts,
+    has_stored,
+    say,
+    stored_texts,
+    until,
+)
 
 from playhead import (
     Draining,

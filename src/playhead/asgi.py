@@ -57,7 +57,7 @@ class EventStream:
                 return
             self._task = asyncio.current_task()
             ticker.add(self)
-            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            await self._bounded(send, {"type": "http.response.start", "status": 200, "headers": self._headers})
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body", "body": b""})
                 return
@@ -78,7 +78,7 @@ class EventStream:
             while True:
                 now = loop.time()
                 if body:
-                    await self._write(send, body, more=True)
+                    await self._bounded(send, {"type": "http.response.body", "body": body, "more_body": True})
                     self._due_at = now + KEEP_ALIVE_S
                 if now - self._present_at >= PRESENCE_S:
                     if await _has_left(receive):
@@ -96,11 +96,12 @@ class EventStream:
             body = b""
         except PlayheadError as error:
             body = self._encoder.error(error)
-        await self._write(send, body, more=False)
+        await self._bounded(send, {"type": "http.response.body", "body": body})
 
-    async def _write(self, send: Send, body: bytes, *, more: bool) -> None:
+    async def _bounded(self, send: Send, message: Message) -> None:
+        """Send; the ticker ends the response when that takes too long."""
         self._sending_since = asyncio.get_running_loop().time()
-        await send({"type": "http.response.body", "body": body, "more_body": more})
+        await send(message)
         self._sending_since = None
 
     def tick(self, now: float) -> None:

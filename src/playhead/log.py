@@ -72,7 +72,7 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make the stream and become its producer under epoch 1; when it exists, leave it as it is."""
+    """Make the stream and become its first producer; when it exists, leave it as it is."""
 
     producer: str
     thread_id: str | None = None
@@ -168,7 +168,7 @@ def decide(stream_id: str, state: StreamInfo | None, command: Command, facts: Fa
             _check_producer(state, epoch)
             if state.cancel:
                 return _closed(state, ABANDONED, facts.now)
-            return state.but(producer=None, due_at=facts.now + state.retention_s)
+            return state.but(producer=None, epoch=epoch + 1, due_at=facts.now + state.retention_s)
         case Close(epoch, outcome):
             if not state.is_live and state.epoch == epoch:
                 return state
@@ -220,7 +220,8 @@ def _create(stream_id: str, state: StreamInfo | None, command: Create, facts: Fa
         thread_id=command.thread_id,
         owner=command.owner,
         producer=command.producer,
-        epoch=1,
+        # So a lease or a cursor never fits a later stream that was given a deleted one's id.
+        epoch=1 + int(facts.now * 1000),
         created_at=facts.now,
         settled=not command.needs_settling,
         idempotency_key=command.idempotency_key,

@@ -18,9 +18,9 @@ blank line behind it: it belongs to the frame that follows, and strict parsers n
 
 import base64
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from json.encoder import encode_basestring
+from itertools import repeat
 from typing import Any
 
 from playhead.errors import PlayheadError
@@ -44,14 +44,31 @@ def opening(retry_ms: int) -> bytes:
 def frames(info: StreamInfo, batch: Batch) -> bytes:
     """A batch of a stream as native frames."""
     prefix = cursor_prefix(info.mark, batch.epoch)
-    out = []
-    for offset, kind, data in batch.events:
-        try:
-            value = encode_basestring(data.decode())
-        except UnicodeDecodeError:
-            value = f'"{base64.b64encode(data).decode()}","encoding":"base64"'
-        out.append(f'id: {prefix}{offset}\nevent: {kind}\ndata: {{"offset":{offset},"data":{value}}}\n\n')
-    return "".join(out).encode()
+    types = repeat(batch.types) if isinstance(batch.types, str) else batch.types
+    rows = zip(range(batch.first, batch.last + 1), types, _values(batch.datas), strict=False)
+    return "".join(
+        [
+            f'id: {prefix}{offset}\nevent: {kind}\ndata: {{"offset":{offset},"data":{value}}}\n\n'
+            for offset, kind, value in rows
+        ]
+    ).encode()
+
+
+def _values(datas: Sequence[bytes]) -> list[str]:
+    """Each event's data as what stands behind ``"data":``."""
+    try:
+        texts = list(map(bytes.decode, datas))
+    except UnicodeDecodeError:
+        return list(map(_value, datas))
+    # One call for all: JSON strings hold no raw line feed, so it can part them.
+    return json.dumps(texts, ensure_ascii=False, separators=("\n", ":"))[1:-1].split("\n")
+
+
+def _value(data: bytes) -> str:
+    try:
+        return json.dumps(data.decode(), ensure_ascii=False)
+    except UnicodeDecodeError:
+        return f'"{base64.b64encode(data).decode()}","encoding":"base64"'
 
 
 def close_frame(info: StreamInfo) -> bytes:

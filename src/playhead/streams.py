@@ -499,6 +499,8 @@ class Playhead:
     async def _settle_once(self, hook: SettleHook, info: StreamInfo) -> None:
         try:
             async with self._settle_slots, asyncio.timeout(_SETTLE_MAX_S):
+                if (await self._store.load(info.stream_id)).settled:
+                    return  # by somebody else, since ``info`` was read
                 await hook(info)
             await self._store.apply(info.stream_id, Settle())
         except Exception:

@@ -27,13 +27,15 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from playhead.asgi import RETRY_MS, EventStream, Problem
 from playhead.errors import PlayheadError
 from playhead.reader import Tail
 from playhead.sse import HEADERS, NATIVE, Encoder, opening
 from playhead.streams import Playhead
+
+_LATER = "playhead.later"
 
 
 class StreamResponse(Response):
@@ -44,7 +46,31 @@ class StreamResponse(Response):
         self._stream = EventStream(tail, encoder)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._stream(scope, receive, send)
+        later = scope.get(_LATER)
+        if later is None:
+            await self._stream(scope, receive, send)
+        else:
+            later.append(self._stream)
+
+
+class BareStreams:
+    """ASGI middleware, optional: streams are written when the framework is done with their request.
+
+    Else all that a framework keeps for a request is kept for each reader, for as long as it reads: with FastAPI twice
+    the memory of the reader itself. Make it the outermost one: what is inside never sees the response.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        later: list[EventStream] = []
+        await self.app({**scope, _LATER: later}, receive, send)
+        if later:
+            await later[0](scope, receive, send)
 
 
 class ProblemResponse(Response):

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from playhead import __version__
-from playhead.adapters.starlette import answer_errors, draining_at_stop
+from playhead.adapters.starlette import BareStreams, answer_errors, draining_at_stop
 from playhead.server import chat_routes, docs, page, stream_routes
 from playhead.server.body_limit import BodyLimit
 from playhead.server.chat import Chat, open_chat
@@ -60,5 +60,6 @@ def create_app(settings: Settings | None = None, chat: Chat | None = None) -> Fa
     page.install_page(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(EncodedStreamIds)
+    app.add_middleware(BareStreams)
     app.add_middleware(LocalGuard, allowed_hosts=settings.allowed_hosts)
     return app

@@ -1,5 +1,6 @@
 """``/docs``: the OpenAPI document as one plain page. FastAPI's own page loads its scripts from a CDN; this has none."""
 
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -49,7 +50,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[st
     for content in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Body: {_text(content[0])}, {_type(content[1]['schema'])}</p>"
     yield "<ul>"
-    for status, response in operation["responses"].items():
+    for status, response in sorted(operation["responses"].items()):
         kinds = ", ".join(
             f"{_text(kind)} {_type(content.get('schema', {}))}" for kind, content in response.get("content", {}).items()
         )
@@ -98,4 +99,4 @@ def _paragraph(schema: dict[str, Any]) -> str:
 
 
 def _text(value: object) -> str:
-    return escape(str(value))
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(str(value)))

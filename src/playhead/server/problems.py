@@ -26,6 +26,7 @@ class ProblemView(BaseModel):
     retryable: bool = Field(description="The same request may succeed later.")
 
 
+MEDIA_TYPE = "application/problem+json"
 CODES = {
     400: "bad-request",
     404: "not-found",
@@ -36,8 +37,18 @@ CODES = {
 }
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "default": {"model": ProblemView, "description": "A problem document (`application/problem+json`)."}
+    "default": {"model": ProblemView, "description": "A problem document (RFC 9457)."}
 }
+
+
+def with_problem_media_type(openapi: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI document with the media type that problems really have; FastAPI knows only the routes' own."""
+    for path in openapi["paths"].values():
+        for operation in path.values():
+            content = operation["responses"].get("default", {}).get("content", {})
+            if "application/json" in content:
+                content[MEDIA_TYPE] = content.pop("application/json")
+    return openapi
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None, **facts: Any) -> Response:
@@ -53,10 +64,12 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, **f
     }
     headers = {"cache-control": "no-store", **(headers or {})}
     # ASCII, so that text which UTF-8 cannot carry is no further problem.
-    return Response(json.dumps(body), status, headers, media_type="application/problem+json")
+    return Response(json.dumps(body), status, headers, media_type=MEDIA_TYPE)
 
 
 def install_problems(app: FastAPI) -> None:
+    describe = app.openapi
+    app.openapi = lambda: with_problem_media_type(describe())  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _unexpected)

@@ -48,7 +48,7 @@ class Stream:
     stream_id: str
     created_at: float
     producer: str | None
-    epoch: int = 1
+    epoch: int
     status: Status = Status.LIVE
     events: list[Written] = field(default_factory=list)
     entries: int = 0
@@ -146,7 +146,7 @@ class Oracle:
         if asked.live_per_owner_max is not None and of_owner >= asked.live_per_owner_max:
             return TooManyLiveStreams
         self.streams[stream_id] = Stream(
-            asked, stream_id, self.now(), asked.producer, settled=not asked.needs_settling
+            asked, stream_id, self.now(), asked.producer, 1 + int(self.now() * 1000), settled=not asked.needs_settling
         )  # fmt: skip
         return stream_id, True
 
@@ -198,6 +198,7 @@ class Oracle:
             stream.end(ABANDONED, self.now())
         else:
             stream.producer, stream.due_at = None, self.now() + stream.asked.retention_s
+            stream.epoch += 1
         return True
 
     def close(self, stream: Stream, epoch: int, outcome: Outcome) -> Refused | bool:

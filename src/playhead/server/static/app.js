@@ -45,6 +45,7 @@ async function load() {
     }
     if (turn.live) watch(turn.stream_id, said);
   }
+  turns.drawn();
 }
 
 /** Streams that began elsewhere, in another tab for instance. */
@@ -73,7 +74,7 @@ async function look() {
 function watch(streamId, said) {
   const answer = turns.answer().write();
   known.add(streamId);
-  const done = () => { live = null; showButton(); connection("ready"); };
+  const done = () => { live = null; note(""); showButton(); connection("ready"); };
   live = {
     streamId,
     leave: follow(streamId, {

@@ -15,6 +15,7 @@ export function follow(streamId, on) {
   let source, timer, cursor = "", offset = 0, againMs = AGAIN_FIRST_MS, left = false;
 
   function open() {
+    if (document.hidden) return; // until it is shown again
     source = new EventSource(cursor ? `${path}?after=${encodeURIComponent(cursor)}` : path);
     source.onopen = () => { againMs = AGAIN_FIRST_MS; on.state("live"); };
     source.onerror = () => {
@@ -62,12 +63,21 @@ export function follow(streamId, on) {
     else { cursor = ""; offset = 0; on.restart(); open(); }
   }
 
+  // A browser opens six connections to one server, for all tabs together: those that nobody sees must not use them up.
+  function shown() {
+    clearTimeout(timer);
+    source?.close();
+    open();
+  }
+
   function leave() {
     left = true;
     clearTimeout(timer);
-    source.close();
+    source?.close();
+    document.removeEventListener("visibilitychange", shown);
   }
 
+  document.addEventListener("visibilitychange", shown);
   open();
   return leave;
 }

@@ -5,6 +5,11 @@ const MARKS = {
   interrupted: "Interrupted: the server went away while it wrote this. What was written is kept.",
   failed: "Failed",
 };
+const BEFORE_THE_FIRST_WORD = {
+  cancelled: "Stopped before the first word.",
+  interrupted: "Interrupted: the server went away before the first word.",
+  failed: "Failed before the first word",
+};
 const NEAR_END_PX = 80;
 
 export class Turns {
@@ -17,8 +22,13 @@ export class Turns {
 
   clear() {
     this.list.replaceChildren();
-    this.empty.hidden = false;
+    this.empty.hidden = true;
     this.pinned = true;
+  }
+
+  /** All that there is has been drawn: if that is nothing, say so. */
+  drawn() {
+    this.empty.hidden = this.list.hasChildNodes();
   }
 
   human(text) {
@@ -80,8 +90,10 @@ class Answer {
   /** The end: an outcome other than completed leaves a mark; `retry` makes it offer another try. */
   end(outcome, error, retry) {
     this.turn.removeAttribute("aria-busy");
-    if (MARKS[outcome]) {
-      const mark = element("p", `mark ${outcome}`, error && outcome === "failed" ? `Failed: ${error}` : MARKS[outcome]);
+    const marks = this.turn.hasChildNodes() ? MARKS : BEFORE_THE_FIRST_WORD;
+    if (marks[outcome]) {
+      const text = error && outcome === "failed" ? `${marks.failed}: ${error}` : marks[outcome];
+      const mark = element("p", marks === MARKS ? `mark ${outcome}` : `mark alone ${outcome}`, text);
       if (retry && outcome !== "cancelled") mark.append(button("Try again", retry));
       this.turn.append(mark);
     } else if (!this.turn.hasChildNodes()) {

@@ -51,10 +51,13 @@ class Watch(NamedTuple):
     is_wanted: bool
 
 
+_UNSEEN = rows.Mark(-1, -1, -1)  # unlike anything, so that the first look tells what is there, or that nothing is
+
+
 class _Seen(NamedTuple):
     """How a watched stream was when last looked at; whether others may append to it."""
 
-    mark: rows.Mark = rows.NOTHING
+    mark: rows.Mark = _UNSEEN
     follows_entries: bool = False
 
 
@@ -170,7 +173,7 @@ class Reader(Worker[Question | Watch]):
     def _noticed(self, stream_id: str, values: list[Any]) -> News:
         self._parameter = None
         if values[0] is None:
-            self._seen[stream_id] = _Seen()
+            self._seen[stream_id] = _Seen(rows.NOTHING)
             return News(stream_id, None, None, rows.NOTHING)
         row = rows.Row.of(values)
         is_others = row.info.is_live and row.info.producer not in (None, self._own)

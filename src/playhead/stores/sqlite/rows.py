@@ -129,7 +129,8 @@ def forget(connection: sqlite3.Connection, row: Row) -> None:
 
 
 def discard_entries(connection: sqlite3.Connection, row: Row) -> None:
-    connection.execute("INSERT OR IGNORE INTO garbage (no) VALUES (?)", (row.no,))
+    if row.info.tail:
+        connection.execute("INSERT OR IGNORE INTO garbage (no) VALUES (?)", (row.no,))
 
 
 def _one(connection: sqlite3.Connection, statement: str, parameter: str | None) -> Row | None:

@@ -89,7 +89,7 @@ class SQLiteStore:
         except BaseException:
             await _stopped(parts)
             raise
-        self._parts, self._closing = parts, None
+        self._parts, self._closing, self._told = parts, None, {}
         for stream_id in self._wakes:
             reader.queue.put(Watch(stream_id, is_wanted=True))
 
@@ -147,6 +147,8 @@ class SQLiteStore:
         wakes = self._wakes.get(stream_id)
         if wakes is None:
             wakes = self._wakes[stream_id] = {}
+            if self._told.get(stream_id) == rows.NOTHING:
+                del self._told[stream_id]  # an id may come back and go again: that is news once more
             self._look_at(stream_id, is_wanted=True)
         key = object()
         wakes[key] = wake
@@ -201,8 +203,8 @@ class SQLiteStore:
     def _deliver_found(self, news: list[News], answers: list[Answer]) -> None:
         """What the look found. Some of it was committed, and delivered, here."""
         for item in news:
-            told = self._told.get(item.stream_id, rows.NOTHING)
-            if item.mark > told or (item.mark == rows.NOTHING and told != item.mark):
+            told = self._told.get(item.stream_id)
+            if told is None or item.mark > told or (item.mark == rows.NOTHING and told != item.mark):
                 self._told[item.stream_id] = item.mark
                 self._wake(item)
         resolve(answers)

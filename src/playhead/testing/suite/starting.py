@@ -14,7 +14,7 @@ from playhead.errors import (
     ThreadBusy,
     TooManyLiveStreams,
 )
-from playhead.log import Close, Create, Delete, Expire, Release
+from playhead.log import Claim, Close, Create, Delete, Expire, Release
 from playhead.model import COMPLETED, Status, StreamInfo
 from playhead.store import Applied, Query, Store
 from playhead.testing.clock import ManualClock
@@ -191,7 +191,8 @@ class StartingSuite(StoreCase):
         await store.apply("first", Release(lease.epoch))
         with pytest.raises(ThreadBusy):
             await create(other, "second", thread_id="t")
-        await store.apply("first", Close(lease.epoch, COMPLETED))
+        claimed = await store.apply("first", Claim(store.instance_id))
+        await store.apply("first", Close(claimed.info.epoch, COMPLETED))
         await create(other, "second", thread_id="t")
 
     async def test_streams_without_a_thread_do_not_hinder_each_other(self, store: Store) -> None:
