@@ -74,7 +74,7 @@ class Client:
 
     @classmethod
     async def get(cls, port: int, stream_id: str, *, cursor: str | None = None, method: str = "GET") -> "Client":
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
         client = cls(reader, writer)
         lines = [f"{method} /{quote(stream_id)} HTTP/1.1", "host: test", "connection: close"]
         if cursor:

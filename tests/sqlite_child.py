@@ -23,6 +23,9 @@ def say(*words):
 async def hear():
     return (await asyncio.to_thread(sys.stdin.readline)).strip()
 
+async def create(store, stream_id):
+    return Lease(stream_id, (await store.apply(stream_id, Create(store.instance_id))).info.epoch)
+
 def batch(first, *datas):
     return Batch(first, 1, "text", list(datas))
 

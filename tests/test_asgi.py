@@ -79,11 +79,12 @@ async def test_h2_a_whole_stream_byte_for_byte(playhead: Playhead) -> None:
     wire = Wire()
     await wire.run(await opened(playhead))
     assert wire.sent[0] == {"type": "http.response.start", "status": 200, "headers": HEADERS}
-    mark = (await playhead.info("s")).mark
+    info = await playhead.info("s")
+    prefix = f"1.{info.mark}.{info.epoch}"
     assert wire.body == (
-        f'retry: 1000\nid: 1.{mark}.1.1\nevent: text\ndata: {{"offset":1,"data":"Hello\\n"}}\n\n'
-        f'id: 1.{mark}.1.2\nevent: bytes\ndata: {{"offset":2,"data":"/w==","encoding":"base64"}}\n\n'
-        f'id: 1.{mark}.1.3\nevent: playhead.close\ndata: {{"offset":3,"outcome":"completed"}}\n\n'
+        f'retry: 1000\nid: {prefix}.1\nevent: text\ndata: {{"offset":1,"data":"Hello\\n"}}\n\n'
+        f'id: {prefix}.2\nevent: bytes\ndata: {{"offset":2,"data":"/w==","encoding":"base64"}}\n\n'
+        f'id: {prefix}.3\nevent: playhead.close\ndata: {{"offset":3,"outcome":"completed"}}\n\n'
     ).encode()
     assert wire.is_complete
     assert not playhead._readers.counts
@@ -101,7 +102,7 @@ async def test_h3_204_exactly_at_the_close(playhead: Playhead) -> None:
         {"type": "http.response.body", "body": b""},
     ]
     one_before = Wire()
-    await one_before.run(await opened(playhead, after=str(Cursor(info.mark, 1, 2))))
+    await one_before.run(await opened(playhead, after=str(Cursor(info.mark, info.epoch, 2))))
     assert one_before.sent[0]["status"] == 200
     (close,) = ServerSentEvents().feed(one_before.body)
     assert close.type == "playhead.close"

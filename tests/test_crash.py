@@ -176,7 +176,7 @@ async def test_p6_a_frozen_producer_that_was_taken_over_is_refused(tmp_path: Pat
         writers: list[Any] = []
         await until(taken)
         out = writers[0]
-        assert out.epoch == 2
+        assert out.epoch > frozen.told[0]["epoch"]
         await out.append("new 1")
         await out.flush()
         before = await playhead.info("s")
@@ -233,7 +233,7 @@ async def test_p6_a_frozen_producer_that_nobody_missed_goes_on(tmp_path: Path) -
                 return (await playhead.info("s")).tail > before.tail + 5
 
             await until(has_more)
-            assert (await playhead.info("s")).epoch == 1
+            assert (await playhead.info("s")).epoch == frozen.told[0]["epoch"]
             await playhead.cancel("s")
             assert (await finished(playhead, "s")).kind is OutcomeKind.CANCELLED
         assert len(frozen.told) == 1 or frozen.told[-1]["refused"] in {"StreamClosed", "Fenced"}

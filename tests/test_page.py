@@ -323,6 +323,7 @@ async def test_the_page_asks_nobody_but_its_server(server: Server, tabs: Browser
     assert asked == {f"127.0.0.1:{server.port}"}
 
 
+@pytest.mark.proves("H6")
 async def test_eventsource_comes_back_by_itself_with_its_last_event_id(tmp_path: Path, tabs: BrowserContext) -> None:
     async with cutting_proxy() as proxy, serving(tmp_path, allowed_hosts=f"127.0.0.1:{proxy.port}") as server:
         proxy.target_port = server.port

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openai_server import Answer, OpenAIServer
 from running_server import Server, eventually, serving
 
 from playhead import Query, Status
@@ -69,6 +70,7 @@ async def test_both_paths_are_the_same_door(server: Server) -> None:
     assert (await server.http.post("/chat/cancel", params=params)).json()["cancelled"] is False
 
 
+@pytest.mark.proves("P7.5", "C1")
 async def test_the_message_is_stored_before_the_answer_to_it_begins(server: Server) -> None:
     started = await said(server, STUCK)
     info = await server.playhead.info(started["stream_id"], principal=OWNER)
@@ -121,6 +123,7 @@ async def test_of_racing_messages_one_is_answered_and_the_others_are_409(server:
     await server.playhead.cancel(winner["stream_id"], principal=OWNER)
 
 
+@pytest.mark.proves("C1")
 async def test_supersede_stops_the_running_answer_and_keeps_both_messages(server: Server) -> None:
     first = await said(server, STUCK)
     second = await said(server, "/pace 0 instead", thread_id=first["thread_id"], supersede=True)
@@ -135,6 +138,7 @@ async def test_supersede_stops_the_running_answer_and_keeps_both_messages(server
 
 
 @pytest.mark.parametrize("with_thread", [True, False])
+@pytest.mark.proves("C1")
 async def test_an_idempotency_key_makes_repeats_harmless(server: Server, with_thread: bool) -> None:
     thread = {"thread_id": str(uuid.uuid4())} if with_thread else {}
     headers = {"Idempotency-Key": "key-1"}
@@ -149,6 +153,7 @@ async def test_an_idempotency_key_makes_repeats_harmless(server: Server, with_th
     assert next_one["stream_id"] != both[0]["stream_id"]
 
 
+@pytest.mark.proves("C4")
 async def test_cancel_is_idempotent_and_keeps_what_was_written(server: Server) -> None:
     started = await said(server, "/pace 5 /long 5000")
     await eventually(lambda: _has_text(server, started["stream_id"]))
@@ -204,6 +209,7 @@ async def test_an_answer_that_cannot_be_settled_is_read_from_its_stream(
     assert info.settled
 
 
+@pytest.mark.proves("C4")
 async def test_turns_follow_each_other_over_all_outcomes(server: Server) -> None:
     thread_id = (await said(server, "/pace 0 one"))["thread_id"]
     for message in ("/pace 0 /error two", "/pace 0 /tool three", "/pace 0 four"):
@@ -224,6 +230,7 @@ async def _idle(server: Server, thread_id: str) -> None:
     await eventually(idle)
 
 
+@pytest.mark.proves("P12.1")
 async def test_unknown_and_foreign_threads_are_empty_and_cannot_be_written(server: Server) -> None:
     for unknown in (str(uuid.uuid4()), "no-uuid", "\0", "ü" * 300):
         assert await turns(server, unknown) == []
@@ -249,3 +256,25 @@ async def test_a_thread_id_means_the_same_however_it_is_written(server: Server) 
     assert started["thread_id"] == thread_id
     await finished(server, started)
     assert len(await turns(server, thread_id.upper())) == 2
+
+
+async def test_a_real_endpoint_answers_and_is_stopped_with_the_stream(tmp_path: Path) -> None:
+    with OpenAIServer() as openai:
+        openai.answer(Answer("One ", "two ", "three", hold_after_chunks=2))
+        async with serving(tmp_path, openai_base_url=openai.url, openai_model="tiny") as server:
+            assert server.chat.model_name == "tiny"
+            started = await said(server, "count")
+            await eventually(lambda: _has_all(server, started["stream_id"], "One two "))
+            params = {"thread_id": started["thread_id"]}
+            assert (await server.http.post("/chat/cancel", params=params)).json()["cancelled"]
+            await finished(server, started)
+            await openai.until(lambda: openai.requests[0].disconnected)
+            assert [turn["content"] for turn in await turns(server, **params)] == ["count", "One two "]
+            again = await said(server, "go on", **params)
+            await finished(server, again)
+            assert [message["role"] for message in openai.requests[1].messages] == ["user", "assistant", "user"]
+            assert (await turns(server, **params))[-1]["content"] == "Hello world"
+
+
+async def _has_all(server: Server, stream_id: str, text: str) -> bool:
+    return await streamed(server, stream_id) == text

@@ -65,6 +65,7 @@ async def following(server: Server, thread_id: str) -> tuple["asyncio.Task[list[
     return asyncio.create_task(read()), begun
 
 
+@pytest.mark.proves("C2")
 async def test_text_and_tool_calls_are_framed_line_by_line(server: Server, thread_id: str) -> None:
     writer = await produce(server, thread_id)
     await writer.append("plain")
@@ -113,6 +114,7 @@ async def test_text_and_tool_calls_are_framed_line_by_line(server: Server, threa
         (OutcomeKind.INTERRUPTED, "interrupted"),
     ],
 )
+@pytest.mark.proves("C2")
 async def test_every_outcome_has_its_word_and_end_is_last(
     server: Server, thread_id: str, kind: OutcomeKind, word: str
 ) -> None:
@@ -147,6 +149,7 @@ async def test_a_cursor_at_the_close_is_204_at_once(server: Server, thread_id: s
 
 
 @pytest.mark.parametrize("finished_before", [False, True])
+@pytest.mark.proves("C3")
 async def test_without_cursor_and_live_stream_it_is_204_after_patience(
     server: Server, thread_id: str, finished_before: bool
 ) -> None:
@@ -158,6 +161,7 @@ async def test_without_cursor_and_live_stream_it_is_204_after_patience(
     assert PATIENCE_S * 0.9 < time.monotonic() - before < PATIENCE_S + 2
 
 
+@pytest.mark.proves("C3")
 async def test_a_stream_request_may_be_here_before_the_message(server: Server, thread_id: str) -> None:
     await written(server, thread_id, "an old answer")
     looked = asyncio.Event()
@@ -200,6 +204,7 @@ async def test_a_stream_that_comes_and_goes_between_two_looks_is_followed_all_th
     ]
 
 
+@pytest.mark.proves("C3")
 async def test_a_cursor_of_an_earlier_stream_is_finished_first_then_the_next_ones_follow(
     server: Server, thread_id: str
 ) -> None:

@@ -37,6 +37,7 @@ async def test_this_machines_own_names_are_answered(server: Server, name: str) -
         *("localhost:{port}@evil.example", "evil.example#localhost:{port}", "", "localhost:{port}:1", "127.1:{port}"),
     ],
 )
+@pytest.mark.proves("P12.2")
 async def test_every_other_host_is_refused_on_every_path(server: Server, host: str) -> None:
     for path in ("/health", "/", "/v1/streams", "/static/app.js", "/unknown"):
         answer = await server.http.get(path, headers={"host": host.format(port=server.port)})
@@ -65,6 +66,7 @@ async def test_hosts_that_were_allowed_are_answered(server: Server, host: str) -
         "http://user@127.0.0.1:{port}",
     ],
 )
+@pytest.mark.proves("P12.2")
 async def test_pages_of_other_origins_can_neither_write_nor_read(server: Server, origin: str) -> None:
     before = (await server.http.get("/v1/streams")).json()
     headers = {"origin": origin.format(port=server.port)}

@@ -9,6 +9,7 @@ from playhead.server.serve import listen
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", "localhost.example.org", ""])
+@pytest.mark.proves("P12.2")
 def test_only_loopback_addresses_are_listened_on(host: str) -> None:
     with pytest.raises(InvalidSetting, match="loopback"):
         listen(settings().model_copy(update={"host": host}))

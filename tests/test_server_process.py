@@ -109,6 +109,7 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
         (["--store", "redis://nowhere"], {}, "a store is memory:// or sqlite:///"),
         ([], {"PLAYHEAD_RETENTION_S": "long"}, "setting PLAYHEAD_RETENTION_S: "),
         ([], {"PLAYHEAD_LEASE_S": "-1"}, "setting PLAYHEAD_LEASE_S: "),
+        ([], {"PLAYHEAD_ALLOWED_HOSTS": "localhost:9000,http://x/"}, "setting PLAYHEAD_ALLOWED_HOSTS: "),
     ],
 )
 def test_a_wrong_start_is_one_clear_line(
@@ -128,6 +129,7 @@ def test_a_store_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.proves("P11.1", "P11.2", "P11.3")
 async def test_sigterm_sends_readers_away_at_once_and_closes_what_remains_interrupted(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, PLAYHEAD_SHUTDOWN_GRACE_S="3") as server:
         async with client(server) as http:

@@ -64,6 +64,7 @@ async def test_what_is_no_id_is_refused_by_name(server: Server, encoded: str) ->
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.proves("H1", "H2")
 async def test_every_byte_survives_and_the_close_is_the_last_frame(server: Server) -> None:
     items = ["a\r\nb\0\u2028", "", "\ud800", b"\xff\x00", {"n": [1, "é"]}]
     await write(server, "s", *items)
@@ -79,6 +80,7 @@ async def test_every_byte_survives_and_the_close_is_the_last_frame(server: Serve
     assert values[5]["outcome"] == "completed"
 
 
+@pytest.mark.proves("P2.1", "H3")
 async def test_resuming_after_any_cursor_gives_exactly_the_rest(server: Server) -> None:
     await write(server, "s", *[f"word{n} " for n in range(20)])
     everything = await frames_of(server.http, "/v1/streams/s")
@@ -130,6 +132,7 @@ async def test_unknown_streams_are_404_on_every_verb(server: Server) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "stream-not-found")
 
 
+@pytest.mark.proves("P12.1")
 async def test_other_owners_streams_look_like_unknown_ones(server: Server) -> None:
     async with await server.playhead.produce("theirs", owner="ann") as out:
         await out.append("secret")
@@ -213,6 +216,7 @@ async def test_the_list_is_filtered_paged_and_newest_first(server: Server) -> No
         assert (await server.http.get(f"/v1/streams?{bad}")).status_code == 422
 
 
+@pytest.mark.proves("P11.1")
 async def test_while_draining_readers_get_200_and_retry_others_a_problem(server: Server) -> None:
     writer = await server.playhead.produce("s", owner=OWNER)
     await writer.append("one")

@@ -48,21 +48,25 @@ async def _error_of_opening(path: Path) -> StoreError:
     return raised.value
 
 
-async def _append(store: SQLiteStore, first: int, data: bytes) -> None:
-    await store.append(Lease("s", 1), Batch(first, 1, "text", [data]))
+async def _create(store: SQLiteStore) -> Lease:
+    return Lease("s", (await store.apply("s", Create(store.instance_id))).info.epoch)
+
+
+async def _append(store: SQLiteStore, lease: Lease, first: int, data: bytes) -> None:
+    await store.append(lease, Batch(first, lease.epoch, "text", [data]))
 
 
 async def _make(path: Path) -> None:
     """A sound database with a stream in it, closed."""
     store = SQLiteStore(path)
     await store.open()
-    await store.apply("s", Create(store.instance_id))
-    await asyncio.gather(*[_append(store, n, b"x" * 10_000) for n in range(1, 101)])
+    lease = await _create(store)
+    await asyncio.gather(*[_append(store, lease, n, b"x" * 10_000) for n in range(1, 101)])
     await store.close()
 
 
 async def test_p12_the_file_is_private(store: SQLiteStore, path: Path) -> None:
-    await store.apply("s", Create(store.instance_id))
+    await _create(store)
     modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()}
     assert modes == {
         "streams.db": 0o600,
@@ -133,8 +137,7 @@ async def main(path, name):
     say("ready")
     await hear()
     store = await opened(path)
-    await store.apply(name, Create(store.instance_id))
-    await store.append(Lease(name, 1), batch(1, b"x"))
+    await store.append(await create(store, name), batch(1, b"x"))
     say("made")
     await hear()
     await store.close()
@@ -210,7 +213,7 @@ async def test_a_newer_version(path: Path) -> None:
 
 
 async def test_a_state_that_was_tampered_with(store: SQLiteStore, path: Path) -> None:
-    await store.apply("s", Create(store.instance_id))
+    await _create(store)
     tampered = sqlite3.connect(path)
     tampered.execute("UPDATE streams SET state = 'what?'")
     tampered.commit()
@@ -218,7 +221,7 @@ async def test_a_state_that_was_tampered_with(store: SQLiteStore, path: Path) ->
     with pytest.raises(StoreCorrupt):
         await store.load("s")
     with pytest.raises(StoreCorrupt):
-        await store.apply("s", Create(store.instance_id))
+        await _create(store)
 
 
 async def test_locked_by_another_program(path: Path) -> None:
@@ -233,29 +236,29 @@ async def test_locked_by_another_program(path: Path) -> None:
 
 
 async def test_a_lock_fails_appends_only_while_it_lasts(store: SQLiteStore, path: Path) -> None:
-    await store.apply("s", Create(store.instance_id))
+    lease = await _create(store)
     lock = _locked(path)
     with pytest.raises(StoreLocked) as locked:
-        await _append(store, 1, b"x")
+        await _append(store, lease, 1, b"x")
     assert isinstance(locked.value.__cause__, sqlite3.OperationalError)
     assert (await store.read("s", 0)).batches == []  # readers are not held up
     lock.close()
-    await _append(store, 1, b"x")
+    await _append(store, lease, 1, b"x")
     assert (await store.load("s")).tail == 1
 
 
 async def test_a_database_that_may_not_grow(store: SQLiteStore) -> None:
-    await store.apply("s", Create(store.instance_id))
+    lease = await _create(store)
     assert store._parts
     connection = store._parts.writer.connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages + 10}")
     with pytest.raises(StoreFull) as full:
-        await _append(store, 1, b"x" * 100_000)
+        await _append(store, lease, 1, b"x" * 100_000)
     assert full.value.retryable
-    await _append(store, 1, b"small")
+    await _append(store, lease, 1, b"small")
     connection.execute("PRAGMA max_page_count = 1000000")
-    await _append(store, 2, b"x" * 100_000)
+    await _append(store, lease, 2, b"x" * 100_000)
     assert [batch.first for batch in (await store.read("s", 0)).batches] == [1, 2]
 
 
@@ -264,19 +267,19 @@ async def test_a_full_disk_fails_appends_until_there_is_room(path: Path) -> None
     script = """
 async def main(path):
     store = await opened(path)
-    await store.apply("s", Create(store.instance_id))
-    await store.append(Lease("s", 1), batch(1, b"x"))
+    lease = await create(store, "s")
+    await store.append(lease, batch(1, b"x"))
     limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, most))
     large = batch(2, b"y" * 1_000_000)
     for _ in range(2):
         try:
-            await store.append(Lease("s", 1), large)
+            await store.append(lease, large)
         except PlayheadError as error:
             say(type(error).__name__)
     say(len((await store.read("s", 0)).batches))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
-    await store.append(Lease("s", 1), large)
+    await store.append(lease, large)
     say((await store.load("s")).size_bytes)
     await store.close()
 """

@@ -320,12 +320,11 @@ async def main(path):
 _WRITER = """
 async def main(path):
     store = await opened(path)
-    await store.apply("s", Create(store.instance_id))
+    lease, first = await create(store, "s"), 1
     say("ready")
-    first = 1
     while await hear():
         now = time.monotonic()  # one clock for all processes
-        await store.append(Lease("s", 1), batch(first, repr(now).encode()))
+        await store.append(lease, batch(first, repr(now).encode()))
         first += 1
     await store.close()
 """
@@ -446,7 +445,7 @@ async def test_p5_a_killed_process_is_known_dead_at_once(store: SQLiteStore, pat
     script = """
 async def main(path):
     store = await opened(path)
-    await store.apply("s", Create(store.instance_id))
+    await create(store, "s")
     say(store.instance_id)
     await hear()
 """
@@ -466,9 +465,9 @@ async def test_p1_what_was_acknowledged_survives_a_kill(path: Path) -> None:
     script = """
 async def main(path):
     store = await opened(path)
-    await store.apply("s", Create(store.instance_id))
+    lease = await create(store, "s")
     for n in range(1, 1_000_000):
-        await store.append(Lease("s", 1), batch(n, b"%d" % n))
+        await store.append(lease, batch(n, b"%d" % n))
         say(n)
 """
     async with child(script, path) as producer:

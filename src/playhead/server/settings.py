@@ -7,6 +7,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from playhead.options import Options
+from playhead.server.local_guard import parse_host
 
 _ENGINE = Options()
 
@@ -76,6 +77,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if parse_host(host) is None:
+                raise ValueError(f"{host!r} is no host with a port, such as localhost:9000")
+        return hosts
 
     @property
     def store_url(self) -> str:
