@@ -21,7 +21,10 @@ def application(playhead: Playhead) -> Any:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         headers = dict(scope["headers"])
-        after = headers.get(b"last-event-id", b"").decode() or parse_qs(scope["query_string"].decode()).get("after", [""])[0]
+        after = (
+            headers.get(b"last-event-id", b"").decode()
+            or parse_qs(scope["query_string"].decode()).get("after", [""])[0]
+        )
         tail = None
         try:
             tail = playhead.tail(unquote(scope["path"][1:]), after=after or None)

@@ -81,11 +81,14 @@ async def test_h2_a_whole_stream_byte_for_byte(playhead: Playhead) -> None:
     assert wire.sent[0] == {"type": "http.response.start", "status": 200, "headers": HEADERS}
     info = await playhead.info("s")
     prefix = f"1.{info.mark}.{info.epoch}"
-    assert wire.body == (
-        f'retry: 1000\nid: {prefix}.1\nevent: text\ndata: {{"offset":1,"data":"Hello\\n"}}\n\n'
-        f'id: {prefix}.2\nevent: bytes\ndata: {{"offset":2,"data":"/w==","encoding":"base64"}}\n\n'
-        f'id: {prefix}.3\nevent: playhead.close\ndata: {{"offset":3,"outcome":"completed"}}\n\n'
-    ).encode()
+    assert (
+        wire.body
+        == (
+            f'retry: 1000\nid: {prefix}.1\nevent: text\ndata: {{"offset":1,"data":"Hello\\n"}}\n\n'
+            f'id: {prefix}.2\nevent: bytes\ndata: {{"offset":2,"data":"/w==","encoding":"base64"}}\n\n'
+            f'id: {prefix}.3\nevent: playhead.close\ndata: {{"offset":3,"outcome":"completed"}}\n\n'
+        ).encode()
+    )
     assert wire.is_complete
     assert not playhead._readers.counts
 
@@ -352,7 +355,9 @@ async def test_the_ticker_stands_still_without_readers(playhead: Playhead) -> No
 
 async def test_every_byte_survives_the_wire(open_playhead: OpenPlayhead) -> None:
     playhead = await open_playhead()
-    everything = [bytes([n]) for n in range(256)] + [chr(n) for n in range(0x300)] + ["\ud800", "\U0001f600", "x" * 300_000]
+    everything = (
+        [bytes([n]) for n in range(256)] + [chr(n) for n in range(0x300)] + ["\ud800", "\U0001f600", "x" * 300_000]
+    )
     await playhead.start(say(*everything), stream_id="s/ü ?#%")
     events = await follow(playhead, "s/ü ?#%")
     async with serving(playhead) as port:

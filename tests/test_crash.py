@@ -155,7 +155,10 @@ async def test_p5_kill_9_with_many_streams_and_readers(tmp_path: Path) -> None:
 @pytest.mark.proves("P6.1", "P6.2")
 async def test_p6_a_frozen_producer_that_was_taken_over_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/streams.db"
-    async with program("writer", url, "s", "0.6") as frozen, Playhead.open(url, options=Options(lease_s=30)) as playhead:
+    async with (
+        program("writer", url, "s", "0.6") as frozen,
+        Playhead.open(url, options=Options(lease_s=30)) as playhead,
+    ):
         await until(lambda: bool(frozen.told))
 
         async def has_some() -> bool:

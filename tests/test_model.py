@@ -196,7 +196,6 @@ def test_p2_a_batch_numbers_its_events(batch: Batch) -> None:
     offsets = range(batch.first, batch.first + len(batch.datas))
     assert batch.events == list(zip(offsets, names, batch.datas, strict=True))
     assert all(type(item) is Event for item in batch.events)
-    assert batch.events is batch.events
     assert batch.last == batch.events[-1].offset
     assert batch.size_bytes == sum(len(item.data) for item in batch.events)
 

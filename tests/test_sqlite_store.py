@@ -18,6 +18,7 @@ from playhead.log import CloseDead, Create, Delete, RequestCancel
 from playhead.model import Batch, Lease, StreamInfo
 from playhead.store import Query
 from playhead.stores.sqlite import SQLiteStore
+from playhead.stores.sqlite.turns import LOOK_AFTER_MAX_S
 
 PATIENCE_S = 20.0
 NEWS_WITHIN_S = 0.05
@@ -239,6 +240,41 @@ async def test_p10_a_cancelled_close_is_finished_by_the_next(path: Path) -> None
         assert not append.done()
     await store.close()
     assert append.done()
+    await append
+
+
+async def test_p10_a_busy_loop_does_not_starve_the_threads(store: SQLiteStore) -> None:
+    """The loop never idles, and lets go of the interpreter for microseconds only."""
+    lease = await _create(store, "s")
+    assert store._parts
+    turns = store._parts.writer.turns
+    delays_s: list[float] = []
+    spinning = asyncio.create_task(_spin())
+    for n in range(1, 101):
+        started_s = time.monotonic()
+        await store.append(lease, _batch(n, b"x"))
+        delays_s.append(time.monotonic() - started_s)
+    pages = [await store.read("s", n) for n in range(100)]
+    spinning.cancel()
+    assert all(pages)
+    assert statistics.median(delays_s) < 0.1
+    assert max(delays_s) < 1
+    assert turns.times_aside <= 2 * len(delays_s)
+
+
+async def test_p10_the_loop_stands_aside_for_a_thread_that_could_run(store: SQLiteStore, path: Path) -> None:
+    """An idle loop never does; a busy one less and less often, when it does not help."""
+    lease = await _create(store, "s")
+    assert store._parts
+    turns = store._parts.writer.turns
+    async with Held(path):
+        append = store.append(lease, _batch(1, b"x"))
+        await asyncio.sleep(0.2)
+        assert turns.times_aside == 0
+        spinning = asyncio.create_task(_spin())
+        await asyncio.sleep(0.5)
+        spinning.cancel()
+        assert 1 <= turns.times_aside <= 0.5 / LOOK_AFTER_MAX_S + 6
     await append
 
 
@@ -515,6 +551,12 @@ async def test_p6_renewing_mends_what_was_cleared_away(store: SQLiteStore, path:
 
 def _touch(path: Path) -> None:
     path.touch()
+
+
+async def _spin() -> None:
+    while True:
+        sum(range(5_000))
+        await asyncio.sleep(0)
 
 
 async def _until(holds: Callable[[], bool]) -> None:

@@ -17,7 +17,9 @@ from playhead.testing.sse_parser import ServerSentEvent, ServerSentEvents
 INFO = StreamInfo("s", epoch=3, created_at=1_700_000_000.0)
 PREFIX = cursor_prefix(INFO.mark, 3)
 TYPES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=60) | st.sampled_from(["a b", " x"])
-DATAS = st.binary(max_size=200) | st.text(st.characters(), max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass"))
+DATAS = st.binary(max_size=200) | st.text(st.characters(), max_size=200).map(
+    lambda text: text.encode("utf-8", "surrogatepass")
+)
 
 
 def parsed(stream: bytes, cuts: list[int] | None = None) -> tuple[list[ServerSentEvent], ServerSentEvents]:
@@ -40,12 +42,15 @@ def data_of(event: ServerSentEvent) -> bytes:
 
 
 def test_frames_are_these_bytes() -> None:
-    batch = Batch(7, 3, ["text", "bytes", "tool"], ["Hé\n\"".encode(), b"\xff\0", b'{"a":1}'])
-    assert frames(INFO, batch) == (
-        f'id: {PREFIX}7\nevent: text\ndata: {{"offset":7,"data":"Hé\\n\\""}}\n\n'
-        f'id: {PREFIX}8\nevent: bytes\ndata: {{"offset":8,"data":"/wA=","encoding":"base64"}}\n\n'
-        f'id: {PREFIX}9\nevent: tool\ndata: {{"offset":9,"data":"{{\\"a\\":1}}"}}\n\n'
-    ).encode()
+    batch = Batch(7, 3, ["text", "bytes", "tool"], ['Hé\n"'.encode(), b"\xff\0", b'{"a":1}'])
+    assert (
+        frames(INFO, batch)
+        == (
+            f'id: {PREFIX}7\nevent: text\ndata: {{"offset":7,"data":"Hé\\n\\""}}\n\n'
+            f'id: {PREFIX}8\nevent: bytes\ndata: {{"offset":8,"data":"/wA=","encoding":"base64"}}\n\n'
+            f'id: {PREFIX}9\nevent: tool\ndata: {{"offset":9,"data":"{{\\"a\\":1}}"}}\n\n'
+        ).encode()
+    )
     assert opening(1000) == b"retry: 1000\n"
     assert KEEP_ALIVE == b": keep-alive\n"
 
@@ -55,9 +60,18 @@ def test_frames_are_these_bytes() -> None:
     [
         (Outcome(OutcomeKind.COMPLETED), '{"offset":10,"outcome":"completed"}'),
         (Outcome(OutcomeKind.FAILED, error="x\ny"), '{"offset":10,"outcome":"failed","error":"x\\ny"}'),
-        (Outcome(OutcomeKind.CANCELLED, by="ann", reason="r"), '{"offset":10,"outcome":"cancelled","by":"ann","reason":"r"}'),
-        (Outcome(OutcomeKind.INTERRUPTED, reason="shutdown"), '{"offset":10,"outcome":"interrupted","reason":"shutdown"}'),
-        (Outcome(OutcomeKind.FAILED, error="\ud800\0\r"), '{"offset":10,"outcome":"failed","error":"\\ud800\\u0000\\r"}'),
+        (
+            Outcome(OutcomeKind.CANCELLED, by="ann", reason="r"),
+            '{"offset":10,"outcome":"cancelled","by":"ann","reason":"r"}',
+        ),
+        (
+            Outcome(OutcomeKind.INTERRUPTED, reason="shutdown"),
+            '{"offset":10,"outcome":"interrupted","reason":"shutdown"}',
+        ),
+        (
+            Outcome(OutcomeKind.FAILED, error="\ud800\0\r"),
+            '{"offset":10,"outcome":"failed","error":"\\ud800\\u0000\\r"}',
+        ),
     ],
 )
 def test_the_close_is_the_last_frame_for_all_outcomes(outcome: Outcome, data: str) -> None:
@@ -68,7 +82,10 @@ def test_the_close_is_the_last_frame_for_all_outcomes(outcome: Outcome, data: st
 
 @pytest.mark.proves("H1", "H5")
 @settings(max_examples=300, deadline=None)
-@given(events=st.lists(st.tuples(TYPES, DATAS), min_size=1, max_size=20), cuts=st.lists(st.integers(0, 10_000), max_size=20))
+@given(
+    events=st.lists(st.tuples(TYPES, DATAS), min_size=1, max_size=20),
+    cuts=st.lists(st.integers(0, 10_000), max_size=20),
+)
 def test_h1_every_byte_survives(events: list[tuple[str, bytes]], cuts: list[int]) -> None:
     batch = Batch(5, 3, [kind for kind, _ in events], [data for _, data in events])
     close = close_frame(INFO.but(tail=batch.last, outcome=Outcome(OutcomeKind.COMPLETED)))
@@ -84,7 +101,10 @@ def test_h1_every_byte_survives(events: list[tuple[str, bytes]], cuts: list[int]
 
 
 @settings(max_examples=200, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=100), cuts=st.lists(st.integers(0, 1000), max_size=10))
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=100),
+    cuts=st.lists(st.integers(0, 1000), max_size=10),
+)
 def test_data_lines_carry_any_text_but_for_the_kind_of_line_end(text: str, cuts: list[int]) -> None:
     got, _ = parsed((data_lines(text) + "\n").encode(), cuts)
     assert got == [ServerSentEvent("message", text.replace("\r\n", "\n").replace("\r", "\n"), "")]

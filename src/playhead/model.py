@@ -13,7 +13,7 @@ encoded once and shared by all readers. Its borders never change once it is stor
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -115,7 +115,7 @@ class Batch:
         size_bytes: sum of the data sizes.
     """
 
-    __slots__ = ("_encoded", "_events", "datas", "epoch", "first", "last", "size_bytes", "types")
+    __slots__ = ("_encoded", "datas", "epoch", "first", "last", "size_bytes", "types")
 
     def __init__(self, first: int, epoch: int, types: str | Sequence[str], datas: Sequence[bytes]) -> None:
         self.first = first
@@ -124,17 +124,17 @@ class Batch:
         self.types = types
         self.datas = datas
         self.size_bytes = sum(map(len, datas))
-        self._events: list[Event] | None = None
         self._encoded: dict[object, bytes] = {}
+
+    def __iter__(self) -> Iterator[Event]:
+        """The events, each made when it is asked for: many that live long would keep the garbage collector busy."""
+        types = repeat(self.types) if isinstance(self.types, str) else self.types
+        rows = zip(range(self.first, self.last + 1), types, self.datas, strict=False)
+        return map(tuple.__new__, repeat(Event), rows)
 
     @property
     def events(self) -> list[Event]:
-        """The events, made once and shared by all readers of this process."""
-        if self._events is None:
-            types = repeat(self.types) if isinstance(self.types, str) else self.types
-            rows = zip(range(self.first, self.last + 1), types, self.datas, strict=False)
-            self._events = list(map(tuple.__new__, repeat(Event), rows))
-        return self._events
+        return list(self)
 
     def after(self, offset: int) -> "Batch":
         """The part strictly after an offset (itself when nothing is cut off)."""

@@ -424,7 +424,7 @@ class Tail:
                 return False
         batch = self._batches.pop()
         self.epoch = batch.epoch
-        self._events = iter(batch.events)
+        self._events = iter(batch)
         return True
 
     async def aclose(self) -> None:

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from playhead.errors import Draining, InvalidSetting, StoreError, StreamNotFound, ThreadBusy
 from playhead.heartbeat import Heartbeat
@@ -38,6 +38,11 @@ SettleHook = Callable[[StreamInfo], Awaitable[None]]
 once for every outcome, by the producer at close, else by whoever closes the stream or next asks (P7)."""
 
 DEFAULT_STORE = "memory://"
+_SYNCHRONOUS: dict[str, Literal["normal", "full"]] = {
+    "": "normal",
+    "synchronous=normal": "normal",
+    "synchronous=full": "full",
+}
 _LAST_WORDS_S = 5.0
 _SETTLE_MAX_S = 60.0
 _SETTLE_AT_ONCE = 8
@@ -65,12 +70,19 @@ def open_store(url: str, options: Options) -> Store:
         from playhead.stores.sqlite import SQLiteStore
 
         path, _, query = rest.partition("?")
-        synchronous = query.removeprefix("synchronous=").lower() or "normal"
-        if path.startswith("/") and len(path) > 1 and (synchronous == "normal" or synchronous == "full"):
+        synchronous = _SYNCHRONOUS.get(query)
+        if path.startswith("/") and len(path) > 1 and synchronous is not None:
             return SQLiteStore(path[1:], options=options.store, synchronous=synchronous)
     raise InvalidSetting(
         "a store is memory:// or sqlite:///path/to/file.db (optionally with ?synchronous=full)", setting="store"
     )
+
+
+class Stored(NamedTuple):
+    """What ``Playhead.read`` found, and the cursor to go on with."""
+
+    events: list[Event]
+    cursor: str
 
 
 class Playhead:
@@ -147,6 +159,8 @@ class Playhead:
             self._adrift,
             settles=settles,
         )
+        # What a predecessor left behind is closed before anybody can ask for it (P5).
+        await housekeeper.tick(sweep=False)
         self._housekeeping = asyncio.create_task(housekeeper.run(), name="playhead housekeeping")
 
     async def drain(self, grace_s: float = 10.0) -> None:
@@ -385,17 +399,20 @@ class Playhead:
 
         return Tail(self._readers, stream_id, after, principal, check, follows=follows)
 
-    async def read(self, stream_id: str, *, after: str | None = None, principal: str | None = None) -> list[Event]:
+    async def read(self, stream_id: str, *, after: str | None = None, principal: str | None = None) -> Stored:
         """What is stored after a cursor now, without waiting for more; about 256 KiB at most a call.
 
-        For everything there is, use ``events``.
-        Raises: as ``tail``.
+        Go on with the cursor of the answer; it has no events when there is nothing more yet. Raises: as ``tail``.
         """
         async with self._tail(stream_id, after, principal, follows=False) as tail:
-            batches = await tail.stored()
-            while sum(batch.size_bytes for batch in batches) < PAGE_MAX_BYTES and (more := await tail.stored()):
-                batches = [*batches, *more]
-        return [event for batch in batches for event in batch.events]
+            events: list[Event] = []
+            size_bytes = 0
+            while size_bytes < PAGE_MAX_BYTES and (batches := await tail.stored()):
+                for batch in batches:
+                    events += batch
+                    size_bytes += batch.size_bytes
+                    tail.epoch, tail.offset = batch.epoch, batch.last
+            return Stored(events, tail.cursor)
 
     async def events(self, stream_id: str, *, principal: str | None = None) -> AsyncIterator[Event]:
         """Everything stored in a stream at the moment of the call, page by page, without waiting for more."""

@@ -103,7 +103,9 @@ class Reader(Worker[Question | Watch]):
     def _take(self, item: Question | Watch | None) -> bool:
         """This item and a few more that wait, in one hand-over. False when it was the last one."""
         answers: list[Answer] = []
+        taken = 0
         while item is not None:
+            taken += 1
             if isinstance(item, Question):
                 answers.append(self._answer(item))
             else:
@@ -113,6 +115,7 @@ class Reader(Worker[Question | Watch]):
             item = self.queue.get()
         if answers:
             self._tell(self._deliver, [], answers)
+        self.turns.done(taken)
         return item is not None
 
     def _answer(self, question: Question) -> Answer:

@@ -91,7 +91,7 @@ class SQLiteStore:
             raise
         self._parts, self._closing, self._told = parts, None, {}
         for stream_id in self._wakes:
-            reader.queue.put(Watch(stream_id, is_wanted=True))
+            reader.hand_over(Watch(stream_id, is_wanted=True))
 
     async def close(self) -> None:
         parts, self._parts = self._parts, None
@@ -111,7 +111,7 @@ class SQLiteStore:
             done.set_exception(_closed())
             return done
         done = parts.loop.create_future()
-        parts.writer.queue.put(Append(lease.stream_id, lease.epoch, batch, pack(batch), done))
+        parts.writer.hand_over(Append(lease.stream_id, lease.epoch, batch, pack(batch), done))
         return done
 
     async def load(self, stream_id: str) -> StreamInfo:
@@ -173,18 +173,18 @@ class SQLiteStore:
     async def _write(self, work: Callable[[Writer], T]) -> T:
         parts = self._opened()
         done: asyncio.Future[T] = parts.loop.create_future()
-        parts.writer.queue.put(Task(work, done))
+        parts.writer.hand_over(Task(work, done))
         return await done
 
     async def _ask(self, ask: Callable[Concatenate[Connection, P], T], *arguments: P.args, **keywords: P.kwargs) -> T:
         parts = self._opened()
         done: asyncio.Future[T] = parts.loop.create_future()
-        parts.reader.queue.put(Question(lambda connection: ask(connection, *arguments, **keywords), done))
+        parts.reader.hand_over(Question(lambda connection: ask(connection, *arguments, **keywords), done))
         return await done
 
     def _look_at(self, stream_id: str, *, is_wanted: bool) -> None:
         if self._parts is not None:
-            self._parts.reader.queue.put(Watch(stream_id, is_wanted))
+            self._parts.reader.hand_over(Watch(stream_id, is_wanted))
 
     def _deliver(self, news: list[News], answers: list[Answer]) -> None:
         """What was committed here: watchers first, then whoever waits for it."""

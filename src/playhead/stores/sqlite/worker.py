@@ -8,6 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from playhead.model import Batch, StreamInfo
 from playhead.stores.sqlite.rows import Mark
+from playhead.stores.sqlite.turns import Turns
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Worker(Generic[T]):
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self.queue: SimpleQueue[T | None] = SimpleQueue()
+        self.turns = Turns(loop)
         self._loop = loop
         self._ready: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -49,6 +51,11 @@ class Worker(Generic[T]):
         self._thread.start()
         await asyncio.shield(self._ready)
 
+    def hand_over(self, item: T) -> None:
+        """On the loop: have the thread work on this."""
+        self.queue.put(item)
+        self.turns.given()
+
     async def stop(self) -> None:
         """Have everything that waits done, and the thread ended."""
         if self._thread.ident is None:
@@ -56,6 +63,7 @@ class Worker(Generic[T]):
         self.queue.put(None)
         await asyncio.shield(self._ended)
         self._thread.join()
+        self.turns.stop()
 
     # ---- in the thread -------------------------------------------------------------------------------
 

@@ -7,6 +7,11 @@ commits adapts by itself: one append at a time when it is quiet, hundreds per co
              └──────── heads once, rows once ───┘ └ in turn ┘
 
 An append or a command that the rules refuse fails alone. An error of the driver fails the whole transaction.
+
+Most transactions go a short way: nothing but appends to streams whose heads are known from the ones before. Then
+the rules are asked first, and one guarded statement stores all batches if no stream's version has changed. If one
+has (another process, a command) nothing is stored, and the long way is taken, which loads the heads.
+Each statement less counts: while it runs another thread has the interpreter, and may keep it for milliseconds.
 """
 
 import asyncio
@@ -38,6 +43,12 @@ _HEADS = f"""
     FROM json_each(?) AS w CROSS JOIN streams AS s ON s.id = w.value
          LEFT JOIN entries AS e ON e.place = {rows.LAST_PLACE}"""
 _STORE = "INSERT INTO entries (place, epoch, total_bytes, entry) VALUES (?, ?, ?, ?)"
+# Stores each row only if its stream is still of the version that the rules were asked about
+_STORE_GUARDED = """
+    INSERT INTO entries (place, epoch, total_bytes, entry)
+    SELECT v.column1, v.column2, v.column3, v.column4
+    FROM (VALUES {rows}) AS v CROSS JOIN streams AS s ON s.no = v.column5 AND s.version = v.column6"""
+_KNOWN_MAX = 20_000
 _ALIVE = "SELECT 1 FROM instances WHERE id = ? AND expires_at > ?"
 # The first entries of one stream, about a megabyte of them: what one short transaction may delete
 _PURGE = f"""
@@ -68,7 +79,7 @@ class Task(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What a transaction knows of a stream that is appended to."""
+    """What the writer knows of a stream that is appended to."""
 
     no: int
     version: int
@@ -99,6 +110,7 @@ class Writer(Worker[Append | Task]):
         self._deliver = deliver
         self._checkpoint = checkpoint
         self._answers: list[Answer] = []
+        self._known: dict[str, _Known] = {}
         self._written_bytes = 0
 
     # ---- tasks ---------------------------------------------------------------------------------------
@@ -113,12 +125,14 @@ class Writer(Worker[Append | Task]):
             assert state is not None
             return Applied(state, changed=False)
         if new is not None:
+            self._known.pop(new.stream_id, None)
             mark = rows.put(self.connection, row, new)
             if row and new.status is Status.EXPIRED:
                 rows.discard_entries(self.connection, row)
             self.news.append(News(stream_id, None, new, mark))
             return Applied(new, changed=True)
         assert row is not None
+        self._known.pop(row.info.stream_id, None)
         rows.forget(self.connection, row)
         self.news.append(News(stream_id, None, None, rows.NOTHING))
         return Applied(row.info, changed=True)
@@ -179,6 +193,7 @@ class Writer(Worker[Append | Task]):
             items, is_last = self._take()
             if items:
                 self._transact(items)
+                self.turns.done(len(items))
 
     def _take(self) -> tuple[list[Append | Task], bool]:
         """All that waits, within bounds, and whether it is the last."""
@@ -197,26 +212,63 @@ class Writer(Worker[Append | Task]):
     def _transact(self, items: list[Append | Task]) -> None:
         self.news, self._answers = [], []
         self._written_bytes += _WAL_PER_COMMIT_BYTES
-        appends: list[Append] = []
         try:
-            self._database.patiently(self._begin)
-            for item in items:
-                if isinstance(item, Append):
-                    appends.append(item)
-                    continue
-                self._append(appends)
-                appends = []
-                self._carry_out(item)
-            self._append(appends)
-            self.connection.execute("COMMIT")
+            if not self._append_guarded(items):
+                self._take_the_long_way(items)
         except Exception as error:  # noqa: BLE001 - everybody who waits for this transaction is told
             self._roll_back()
-            self.news = []
             self._answers = [Answer(item.done, error=named(error, self._database.path)) for item in items]
         self._tell(self._deliver, self.news, self._answers)
         if self._written_bytes >= CHECKPOINT_BYTES:
             self._written_bytes = 0
             self._checkpoint()
+
+    def _append_guarded(self, items: list[Append | Task]) -> bool:
+        """The short way; False when nothing was stored because it cannot be taken."""
+        heads: dict[str, _Known] = {}
+        appends: list[Append] = []
+        guarded: list[object] = []
+        for item in items:
+            known = None
+            if isinstance(item, Append):
+                known = heads.get(item.stream_id) or self._known.get(item.stream_id)
+            if known is None or isinstance(item, Task):
+                return False
+            decided = self._decide(item, known)
+            if isinstance(decided, PlayheadError):
+                return False  # perhaps only by what was known
+            heads[item.stream_id], row = decided
+            guarded += (*row, known.no, known.version)
+            appends.append(item)
+        statement = _STORE_GUARDED.format(rows=",".join(["(?,?,?,?,?,?)"] * len(items)))
+        try:
+            if len(items) > 1:
+                self._database.patiently(self._begin)
+            stored = self._database.patiently(lambda: self.connection.execute(statement, guarded)).rowcount
+            if len(items) > 1 and stored == len(items):
+                self.connection.execute("COMMIT")
+        except sqlite3.IntegrityError:  # the place is taken
+            stored = 0
+        if stored != len(items):
+            self._roll_back()
+            return False
+        self._known |= heads
+        for append in appends:
+            self._accept(append, heads[append.stream_id])
+        return True
+
+    def _take_the_long_way(self, items: list[Append | Task]) -> None:
+        appends: list[Append] = []
+        self._database.patiently(self._begin)
+        for item in items:
+            if isinstance(item, Append):
+                appends.append(item)
+                continue
+            self._append(appends)
+            appends = []
+            self._carry_out(item)
+        self._append(appends)
+        self.connection.execute("COMMIT")
 
     def _begin(self) -> None:
         self.connection.execute("BEGIN IMMEDIATE")
@@ -227,30 +279,47 @@ class Writer(Worker[Append | Task]):
             return
         heads = self._heads({append.stream_id for append in appends})
         entries = []
-        for stream_id, epoch, batch, entry, done in appends:
-            known = heads.get(stream_id)
-            try:
-                head = decide_append(
-                    stream_id,
-                    known and known.head,
-                    epoch=epoch,
-                    first=batch.first,
-                    last=batch.last,
-                    size_bytes=batch.size_bytes,
-                    stream_max_bytes=self._options.stream_max_bytes,
-                )
-                assert known is not None
-                if batch.last > OFFSET_MAX:
-                    raise StreamTooLarge(f"a stream may hold at most {OFFSET_MAX:,} events", limit=OFFSET_MAX)
-            except PlayheadError as error:
-                self._answers.append(Answer(done, error=error))
+        for append in appends:
+            decided = self._decide(append, heads.get(append.stream_id))
+            if isinstance(decided, PlayheadError):
+                self._answers.append(Answer(append.done, error=decided))
                 continue
-            heads[stream_id] = _Known(known.no, known.version, head)
-            entries.append((known.no << OFFSET_BITS | batch.last, batch.epoch, head.size_bytes, entry))
-            self._written_bytes += len(entry) + _WAL_PER_ENTRY_BYTES
-            self._answers.append(Answer(done))
-            self.news.append(News(stream_id, batch, None, rows.Mark(known.no, known.version, batch.last)))
+            heads[append.stream_id], row = decided
+            entries.append(row)
+            self._accept(append, heads[append.stream_id])
         self.connection.executemany(_STORE, entries)
+        if len(self._known) > _KNOWN_MAX:
+            self._known.clear()
+        self._known |= heads
+
+    def _decide(
+        self, append: Append, known: _Known | None
+    ) -> "tuple[_Known, tuple[int, int, int, bytes]] | PlayheadError":
+        """What the rules make of an append: the head after it and the row to store, or the refusal."""
+        batch = append.batch
+        try:
+            head = decide_append(
+                append.stream_id,
+                known and known.head,
+                epoch=append.epoch,
+                first=batch.first,
+                last=batch.last,
+                size_bytes=batch.size_bytes,
+                stream_max_bytes=self._options.stream_max_bytes,
+            )
+            assert known is not None
+            if batch.last > OFFSET_MAX:
+                raise StreamTooLarge(f"a stream may hold at most {OFFSET_MAX:,} events", limit=OFFSET_MAX)
+        except PlayheadError as error:
+            return error
+        row = (known.no << OFFSET_BITS | batch.last, batch.epoch, head.size_bytes, append.entry)
+        return _Known(known.no, known.version, head), row
+
+    def _accept(self, append: Append, known: _Known) -> None:
+        self._written_bytes += len(append.entry) + _WAL_PER_ENTRY_BYTES
+        self._answers.append(Answer(append.done))
+        mark = rows.Mark(known.no, known.version, append.batch.last)
+        self.news.append(News(append.stream_id, append.batch, None, mark))
 
     def _heads(self, stream_ids: set[str]) -> "dict[str, _Known]":
         ids = list(stream_ids)
@@ -269,6 +338,8 @@ class Writer(Worker[Append | Task]):
             self._answers.append(Answer(task.done, result))
 
     def _roll_back(self) -> None:
+        self._known.clear()
+        self.news, self._answers = [], []
         # After some errors SQLite has rolled back already; a connection that cannot even do that fails the next time
         if self.connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
