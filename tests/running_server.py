@@ -159,9 +159,9 @@ class ServerProcess:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         assert self._told.wait(WAIT_S), "\n".join(self.lines)
-        found = re.search(r"http://\S+", self.lines[0]) if self.lines else None
-        assert found, "\n".join(self.lines)
-        self.url = found[0]
+        found = re.search(r"Playhead is at (http://\S+)", self.output)
+        assert found, self.output
+        self.url = found[1]
         self.port = int(self.url.rpartition(":")[2])
 
     def _read(self) -> None:

@@ -183,7 +183,15 @@ async def test_p10_cancelling_every_await_leaves_nothing_behind(open_playhead: O
                 await both[0].cancel(info.stream_id)
         return not live
 
-    await until(nothing_is_live)
+    try:
+        await until(nothing_is_live)
+    except TimeoutError:
+        print("LIVE", await both[0].find(Query(status=Status.LIVE, limit=1000)))
+        print("PRODUCERS", [(at._producers, at._adrift, at._background, at.store.instance_id) for at in both])
+        for at in both:
+            for p in at._producers.values():
+                print({k: getattr(p, k) for k in vars(p)})
+        raise
     await until(lambda: all(tidy(at) for at in both))
     await until(lambda: asyncio.all_tasks() <= tasks_before)
     for number in range(20):

@@ -265,7 +265,7 @@ async def test_read_shows_what_another_process_just_stored(open_playhead: OpenPl
         for n in range(1, 40):
             await out.append(f"{n}")
             await out.flush()
-            assert (await other.read("s"))[-1].text == f"{n}"
+            assert (await other.read("s")).events[-1].text == f"{n}"
             assert (await stored_texts(other, "s"))[-1] == f"{n}"
     await out.close()
 
