@@ -158,9 +158,11 @@ class ServerProcess:
         self._told = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._told.wait(WAIT_S), "\n".join(self.lines)
+        told = self._told.wait(WAIT_S)
         found = re.search(r"Playhead is at (http://\S+)", self.output)
-        assert found, self.output
+        if not told or found is None:
+            self.kill()
+            raise AssertionError(f"the server did not start:\n{self.output}")
         self.url = found[1]
         self.port = int(self.url.rpartition(":")[2])
 

@@ -54,7 +54,7 @@ async def serving(playhead: Playhead) -> AsyncIterator[int]:
     server = Server(config)
     running = asyncio.create_task(server.serve([listener]))
     async with asyncio.timeout(PATIENCE_S):
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
     try:
         yield listener.getsockname()[1]

@@ -610,6 +610,17 @@ async def test_p7_a_release_that_was_not_answered_is_repeated(open_playhead: Ope
     assert await follow_texts(playhead, "s") == ["a", "b"]
 
 
+async def test_p7_a_turn_whose_last_events_were_refused_fails_the_stream(open_playhead: OpenPlayhead) -> None:
+    playhead = await open_playhead(stream_max_bytes=10)
+    out = await playhead.produce("s")
+    await out.append("x" * 11)
+    with pytest.raises(StreamTooLarge):
+        await out.release()
+    outcome = await finished(playhead, "s")
+    assert outcome.kind is OutcomeKind.FAILED
+    assert "10 bytes" in outcome.error
+
+
 async def test_p4_a_cancel_is_seen_though_the_store_was_away_meanwhile(open_playhead: OpenPlayhead) -> None:
     playhead, faults = await faulty(open_playhead)
     other = await open_playhead()

@@ -9,8 +9,17 @@ import pytest
 from conftest import OpenPlayhead
 from streaming import Scripted, count, finished, follow, follow_texts, has_stored, say, stored_texts, until
 
-from playhead import Cursor, CursorAhead, CursorInvalid, CursorOfAnotherStream, Diverged, Event, Playhead
-from playhead import OutcomeKind, StreamNotFound
+from playhead import (
+    Cursor,
+    CursorAhead,
+    CursorInvalid,
+    CursorOfAnotherStream,
+    Diverged,
+    Event,
+    OutcomeKind,
+    Playhead,
+    StreamNotFound,
+)
 from playhead.errors import StoreUnavailable, TooManyReaders
 from playhead.testing.faults import FaultyStore
 

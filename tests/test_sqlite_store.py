@@ -177,6 +177,27 @@ async def test_p1_an_error_of_the_driver_leaves_nothing_behind(store: SQLiteStor
     assert [(await store.load(stream_id)).tail for stream_id in "ab"] == [2, 1]
 
 
+@pytest.mark.parametrize("together", [1, 2])
+async def test_p2_one_lease_in_two_processes_tears_no_hole(store: SQLiteStore, path: Path, together: int) -> None:
+    """Heads that a process remembers do not count once another has appended, were it with the same lease."""
+    other = SQLiteStore(path)
+    await other.open()
+    leases = [await _create(store, f"s{n}") for n in range(together)]
+    for lease in leases:
+        await store.append(lease, _batch(1, b"1"))
+        await other.append(lease, _batch(2, b"2", b"3"))
+    async with Held(path):
+        appends = [store.append(lease, _batch(2, b"2", b"3", b"4")) for lease in leases]
+    assert [type(error) for error in await asyncio.gather(*appends, return_exceptions=True)] == [AppendGap] * together
+    for lease in leases:
+        await store.append(lease, _batch(4, b"4"))
+        await other.append(lease, _batch(5, b"5"))
+        batches = (await store.read(lease.stream_id, 0)).batches
+        assert [batch.first for batch in batches] == [1, 2, 4, 5]
+        assert batches[-1].datas == [b"5"]
+    await other.close()
+
+
 async def test_p10_abandoned_futures_harm_nobody(store: SQLiteStore, path: Path) -> None:
     lease = await _create(store, "s")
     async with Held(path):

@@ -400,6 +400,7 @@ class Producer:
         """Flush, then let go of the stream without closing it."""
         if self._finishing is None:
             self._finishing = asyncio.create_task(self._let_go())
+            self._finishing.add_done_callback(_seen)
         await asyncio.shield(self._finishing)
 
     async def _let_go(self) -> None:
@@ -409,8 +410,17 @@ class Producer:
             info = await self._give_up(Release(self.lease.epoch))
             if info is None and self._broken is not None:
                 raise self._broken
+        except PlayheadError as error:
+            self.outcome = _failed(error)
+            raise
         finally:
             await self._ended(info, StreamClosed("this writer has let the stream go", stream_id=self.lease.stream_id))
+
+
+def _seen(task: "asyncio.Task[None]") -> None:
+    """The caller gets the exception; one that was cancelled needs it no more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _failed(error: BaseException) -> Outcome:

@@ -9,8 +9,8 @@ commits adapts by itself: one append at a time when it is quiet, hundreds per co
 An append or a command that the rules refuse fails alone. An error of the driver fails the whole transaction.
 
 Most transactions go a short way: nothing but appends to streams whose heads are known from the ones before. Then
-the rules are asked first, and one guarded statement stores all batches if no stream's version has changed. If one
-has (another process, a command) nothing is stored, and the long way is taken, which loads the heads.
+the rules are asked first, and one guarded statement stores all batches if every stream is still at that head. If one
+is not (another process, a command) nothing is stored, and the long way is taken, which loads the heads.
 Each statement less counts: while it runs another thread has the interpreter, and may keep it for milliseconds.
 """
 
@@ -43,11 +43,13 @@ _HEADS = f"""
     FROM json_each(?) AS w CROSS JOIN streams AS s ON s.id = w.value
          LEFT JOIN entries AS e ON e.place = {rows.LAST_PLACE}"""
 _STORE = "INSERT INTO entries (place, epoch, total_bytes, entry) VALUES (?, ?, ?, ?)"
-# Stores each row only if its stream is still of the version that the rules were asked about
-_STORE_GUARDED = """
+# Stores each row only if its stream is still what the rules were asked about: of this version, and its last entry is
+# at this place (not asked for a stream's second batch of the transaction)
+_STORE_GUARDED = f"""
     INSERT INTO entries (place, epoch, total_bytes, entry)
     SELECT v.column1, v.column2, v.column3, v.column4
-    FROM (VALUES {rows}) AS v CROSS JOIN streams AS s ON s.no = v.column5 AND s.version = v.column6"""
+    FROM (VALUES {{rows}}) AS v CROSS JOIN streams AS s ON s.no = v.column5 AND s.version = v.column6
+    WHERE v.column7 IS NULL OR v.column7 = ifnull({rows.LAST_PLACE}, s.no << {OFFSET_BITS})"""
 _KNOWN_MAX = 20_000
 _ALIVE = "SELECT 1 FROM instances WHERE id = ? AND expires_at > ?"
 # The first entries of one stream, about a megabyte of them: what one short transaction may delete
@@ -237,10 +239,11 @@ class Writer(Worker[Append | Task]):
             decided = self._decide(item, known)
             if isinstance(decided, PlayheadError):
                 return False  # perhaps only by what was known
+            place = None if item.stream_id in heads else known.no << OFFSET_BITS | known.head.tail
             heads[item.stream_id], row = decided
-            guarded += (*row, known.no, known.version)
+            guarded += (*row, known.no, known.version, place)
             appends.append(item)
-        statement = _STORE_GUARDED.format(rows=",".join(["(?,?,?,?,?,?)"] * len(items)))
+        statement = _STORE_GUARDED.format(rows=",".join(["(?,?,?,?,?,?,?)"] * len(items)))
         try:
             if len(items) > 1:
                 self._database.patiently(self._begin)
