@@ -315,9 +315,23 @@ SQLITE = [
     Fault(
         "the second append of a transaction does not see the first",
         "stores/sqlite/writer.py",
-        "            heads[stream_id] = _Known(known.no, known.version, head)\n",
-        "",
+        "            heads[item.stream_id], row = decided\n",
+        "            _, row = decided\n",
         [SQLITE_SUITE + "test_p2_appends_handed_over_together_keep_their_order"],
+    ),
+    Fault(
+        "the short way does not ask whether a command came between",
+        "stores/sqlite/writer.py",
+        "WHERE s.no IS NULL OR h.column3",
+        "WHERE s.no IS NOT NULL AND h.column3",
+        ["tests/test_sqlite_store.py"],
+    ),
+    Fault(
+        "the short way does not ask for the last place",
+        "stores/sqlite/writer.py",
+        "WHERE s.no IS NULL OR h.column3 <> ifnull({rows.LAST_PLACE}, s.no << {OFFSET_BITS}))",
+        "WHERE s.no IS NULL)",
+        ["tests/test_sqlite_store.py"],
     ),
     Fault(
         "an idempotency key is not looked up",

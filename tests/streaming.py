@@ -5,7 +5,7 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from playhead import Event, Playhead
+from playhead import Event, Playhead, Tail
 
 PATIENCE_S = 10.0
 T = TypeVar("T")
@@ -86,6 +86,12 @@ async def follow(playhead: Playhead, stream_id: str, **how: Any) -> list[Event]:
 
 async def follow_texts(playhead: Playhead, stream_id: str, **how: Any) -> list[str]:
     return [event.text for event in await follow(playhead, stream_id, **how)]
+
+
+async def rest(tail: Tail) -> list[Event]:
+    """What a reader has not read yet, to the close."""
+    async with asyncio.timeout(PATIENCE_S):
+        return [event async for event in tail]
 
 
 async def stored_texts(playhead: Playhead, stream_id: str, **how: Any) -> list[str]:

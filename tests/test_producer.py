@@ -362,10 +362,13 @@ async def test_p6_a_driven_source_that_is_taken_over_is_stopped(open_playhead: O
 
 
 async def test_a_failing_block_fails_the_stream(playhead: Playhead) -> None:
-    with pytest.raises(ZeroDivisionError):
+    async def work() -> None:
         async with await playhead.produce("s") as out:
             await out.append("a")
-            _ = 1 / 0
+            raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(ZeroDivisionError):
+        await work()
     outcome = await finished(playhead, "s")
     assert (outcome.kind, outcome.error) == (OutcomeKind.FAILED, "ZeroDivisionError: division by zero")
     assert await stored_texts(playhead, "s") == ["a"]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ async def test_p2_readers_that_attach_at_the_end_get_everything(open_playhead: O
         await both[0].start(source, stream_id=name)
         await source.said.wait()
 
-        async def end(source: Scripted = source, turns: int = chance.randrange(6)) -> None:
+        turns_before_the_end = chance.randrange(6)
+
+        async def end(source: Scripted = source, turns: int = turns_before_the_end) -> None:
             for _ in range(turns):
                 await asyncio.sleep(0)
             source.go_on.set()
@@ -78,7 +81,7 @@ async def test_p2_readers_that_attach_at_the_end_get_everything(open_playhead: O
                 await asyncio.sleep(0)
             return await patient(at, name)
 
-        readers = [lambda at=at, turns=chance.randrange(30), attach=attach: attach(at, turns) for at in both * 2]
+        readers = [partial(attach, at, chance.randrange(30)) for at in both * 2]
         _, *got = await at_once(end, *readers)
         for events_got in got:
             assert not isinstance(events_got, BaseException), events_got
@@ -102,7 +105,7 @@ async def test_p2_readers_that_attach_while_events_flow(open_playhead: OpenPlayh
 
     async def scout() -> None:
         tail = both[0].tail("s")
-        async for _ in tail:
+        while await anext(tail, None):
             cursors.append(tail.cursor)
 
     async def come_and_go(number: int) -> None:

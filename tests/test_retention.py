@@ -5,12 +5,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import OpenPlayhead
-from streaming import Scripted, finished, follow_texts, has_stored, say, stored_texts, until
+from streaming import Scripted, finished, follow_texts, has_stored, rest, say, stored_texts, until
 
 from playhead import Options, OutcomeKind, Playhead, Query, Status, StreamExpired, StreamInfo, StreamNotFound
 from playhead.heartbeat import Heartbeat
@@ -467,8 +468,7 @@ async def test_p2_a_reader_who_comes_too_late_for_the_rest_is_told(open_playhead
 
     await until(expired)
     with pytest.raises(StreamExpired):
-        while True:
-            await anext(reader)
+        await rest(reader)
 
 
 async def test_p7_an_unsettled_stream_is_kept_longer(open_playhead: OpenPlayhead) -> None:
@@ -508,6 +508,6 @@ async def test_much_garbage_does_not_keep_the_housekeeper_from_its_rounds(
 
     monkeypatch.setattr(playhead.store, "orphans", counted)
     await asyncio.sleep(1.5)
-    gaps = [later - earlier for earlier, later in zip(rounds, rounds[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(rounds)]
     assert len(rounds) > 4
     assert max(gaps) < 0.8

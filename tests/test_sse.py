@@ -2,6 +2,7 @@
 
 import base64
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def parsed(stream: bytes, cuts: list[int] | None = None) -> tuple[list[ServerSen
     parser = ServerSentEvents()
     borders = [0, *sorted(cut % (len(stream) + 1) for cut in cuts or []), len(stream)]
     events = []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         events += parser.feed(stream[start:end])
     assert parser.is_between_frames
     assert parser.empty_dispatches == 0

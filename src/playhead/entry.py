@@ -13,7 +13,10 @@ Newer versions must keep reading version 1.
 """
 
 import struct
+import sys
+from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 
 from playhead.errors import StoreCorrupt, StoreVersionUnsupported
@@ -33,14 +36,17 @@ def pack(batch: Batch) -> bytes:
         types = list(dict.fromkeys(batch.types))
         place = {name: index for index, name in enumerate(types)}
         indexes = bytes(map(place.__getitem__, batch.types)) if len(types) > 1 else b""
-    count = len(batch.datas)
-    parts = [_HEAD.pack(VERSION, len(types), count)]
-    for name in types:
-        encoded = name.encode("utf-8", "surrogatepass")
-        parts += (bytes([len(encoded)]), encoded)
-    parts += (indexes, struct.pack(f"<{count}I", *map(len, batch.datas)))
-    parts += batch.datas
-    return b"".join(parts)
+    lengths = array("I", map(len, batch.datas))
+    if sys.byteorder == "big":
+        lengths.byteswap()
+    head = _HEAD.pack(VERSION, len(types), len(lengths))
+    return b"".join([head, *map(_packed_type, types), indexes, lengths, *batch.datas])
+
+
+@lru_cache
+def _packed_type(name: str) -> bytes:
+    encoded = name.encode("utf-8", "surrogatepass")
+    return bytes([len(encoded)]) + encoded
 
 
 def unpack(last: int, epoch: int, entry: bytes) -> Batch:

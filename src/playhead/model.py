@@ -28,6 +28,7 @@ TYPE_MAX_BYTES = 255
 BEFORE_EVERYTHING = 0
 
 RESERVED = "playhead."
+_BINARY = (bytes, bytearray, memoryview)
 TEXT, BYTES, JSON = "text", "bytes", "json"
 
 
@@ -92,7 +93,7 @@ def draft(item: object) -> Draft:
     if isinstance(item, Draft):
         check_type(item.type)  # a Draft may have been made without ``event``
         return item
-    if isinstance(item, bytes | bytearray | memoryview):
+    if isinstance(item, _BINARY):
         return Draft(BYTES, bytes(item))
     try:
         text = json.dumps(item, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -99,10 +99,7 @@ class Producer:
         """
         if self._broken is not None:
             raise self._broken
-        if isinstance(item, str):
-            kind, data = TEXT, item.encode("utf-8", "surrogatepass")
-        else:
-            kind, data = draft(item)
+        kind, data = (TEXT, item.encode("utf-8", "surrogatepass")) if isinstance(item, str) else draft(item)
         size_bytes = len(data)
         if size_bytes > self._event_max_bytes:
             limit = self._event_max_bytes

@@ -193,7 +193,7 @@ class SQLiteStore:
             if item.batch is not None:
                 # A batch does not tell what others did to the state before it: that is still to be found.
                 told = self._told.get(item.stream_id, rows.NOTHING)
-                mark = mark._replace(version=told.version if told.no == mark.no else 0)
+                mark = rows.Mark(mark.no, told.version if told.no == mark.no else 0, mark.tail)
             self._told[item.stream_id] = mark
             self._wake(item)
         if len(self._told) > _TOLD_MAX + len(self._wakes):

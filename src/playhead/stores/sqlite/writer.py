@@ -43,13 +43,12 @@ _HEADS = f"""
     FROM json_each(?) AS w CROSS JOIN streams AS s ON s.id = w.value
          LEFT JOIN entries AS e ON e.place = {rows.LAST_PLACE}"""
 _STORE = "INSERT INTO entries (place, epoch, total_bytes, entry) VALUES (?, ?, ?, ?)"
-# Stores each row only if its stream is still what the rules were asked about: of this version, and its last entry is
-# at this place (not asked for a stream's second batch of the transaction)
+# Stores all rows, if each stream is still what the rules were asked about: of this version, its last entry there
 _STORE_GUARDED = f"""
     INSERT INTO entries (place, epoch, total_bytes, entry)
-    SELECT v.column1, v.column2, v.column3, v.column4
-    FROM (VALUES {{rows}}) AS v CROSS JOIN streams AS s ON s.no = v.column5 AND s.version = v.column6
-    WHERE v.column7 IS NULL OR v.column7 = ifnull({rows.LAST_PLACE}, s.no << {OFFSET_BITS})"""
+    SELECT * FROM (VALUES {{rows}}) WHERE NOT EXISTS (
+        SELECT 1 FROM (VALUES {{heads}}) AS h LEFT JOIN streams AS s ON s.no = h.column1 AND s.version = h.column2
+        WHERE s.no IS NULL OR h.column3 <> ifnull({rows.LAST_PLACE}, s.no << {OFFSET_BITS}))"""
 _KNOWN_MAX = 20_000
 _ALIVE = "SELECT 1 FROM instances WHERE id = ? AND expires_at > ?"
 # The first entries of one stream, about a megabyte of them: what one short transaction may delete
@@ -229,7 +228,8 @@ class Writer(Worker[Append | Task]):
         """The short way; False when nothing was stored because it cannot be taken."""
         heads: dict[str, _Known] = {}
         appends: list[Append] = []
-        guarded: list[object] = []
+        guards: list[int] = []
+        stored: list[object] = []
         for item in items:
             known = None
             if isinstance(item, Append):
@@ -239,21 +239,19 @@ class Writer(Worker[Append | Task]):
             decided = self._decide(item, known)
             if isinstance(decided, PlayheadError):
                 return False  # perhaps only by what was known
-            place = None if item.stream_id in heads else known.no << OFFSET_BITS | known.head.tail
+            if item.stream_id not in heads:
+                guards += (known.no, known.version, known.no << OFFSET_BITS | known.head.tail)
             heads[item.stream_id], row = decided
-            guarded += (*row, known.no, known.version, place)
+            stored += row
             appends.append(item)
-        statement = _STORE_GUARDED.format(rows=",".join(["(?,?,?,?,?,?,?)"] * len(items)))
+        statement = _STORE_GUARDED.format(rows=_lists("(?,?,?,?)", len(appends)), heads=_lists("(?,?,?)", len(heads)))
         try:
-            if len(items) > 1:
-                self._database.patiently(self._begin)
-            stored = self._database.patiently(lambda: self.connection.execute(statement, guarded)).rowcount
-            if len(items) > 1 and stored == len(items):
-                self.connection.execute("COMMIT")
-        except sqlite3.IntegrityError:  # the place is taken
-            stored = 0
-        if stored != len(items):
-            self._roll_back()
+            # One statement is a transaction by itself.
+            done = self._database.patiently(lambda: self.connection.execute(statement, [*stored, *guards]))
+        except sqlite3.IntegrityError:  # a place is taken
+            done = None
+        if done is None or done.rowcount != len(appends):
+            self._known.clear()
             return False
         self._known |= heads
         for append in appends:
@@ -347,3 +345,7 @@ class Writer(Worker[Append | Task]):
         if self.connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self.connection.execute("ROLLBACK")
+
+
+def _lists(one: str, count: int) -> str:
+    return ",".join([one] * count)
