@@ -315,7 +315,7 @@ SQLITE = [
     Fault(
         "the second append of a transaction does not see the first",
         "stores/sqlite/writer.py",
-        "            heads[item.stream_id], row = decided\n",
+        "            heads[append.stream_id], row = decided\n",
         "            _, row = decided\n",
         [SQLITE_SUITE + "test_p2_appends_handed_over_together_keep_their_order"],
     ),
@@ -324,14 +324,14 @@ SQLITE = [
         "stores/sqlite/writer.py",
         "WHERE s.no IS NULL OR h.column3",
         "WHERE s.no IS NOT NULL AND h.column3",
-        ["tests/test_sqlite_store.py"],
+        [SQLITE_SUITE + "test_p6_a_fenced_producer_can_neither_append_nor_close"],
     ),
     Fault(
         "the short way does not ask for the last place",
         "stores/sqlite/writer.py",
         "WHERE s.no IS NULL OR h.column3 <> ifnull({rows.LAST_PLACE}, s.no << {OFFSET_BITS}))",
         "WHERE s.no IS NULL)",
-        ["tests/test_sqlite_store.py"],
+        ["tests/test_sqlite_store.py::test_p2_one_lease_in_two_processes_tears_no_hole"],
     ),
     Fault(
         "an idempotency key is not looked up",
