@@ -47,7 +47,8 @@ async def recorded(url: str) -> float:
             tail = playhead.tail(stream_id)
             async for event in tail:
                 checksum = zlib.crc32(event.data, checksum)
-            assert checksum == EXPECTED and tail.outcome
+            assert tail.outcome
+            assert checksum == EXPECTED
 
         began = time.perf_counter()
         infos = [await playhead.start(source()) for _ in range(STREAMS)]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
@@ -46,11 +46,13 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(playhead: Playhead) -> AsyncIterator[int]:
-    """The port, while the server runs."""
+async def serving(playhead: Playhead, wrap: Callable[[Any], Any] = lambda app: app) -> AsyncIterator[int]:
+    """The port, while the server runs; ``wrap`` puts middleware around the application."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(application(playhead), lifespan="off", log_level="critical", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        wrap(application(playhead)), lifespan="off", log_level="critical", timeout_graceful_shutdown=1
+    )
     server = Server(config)
     running = asyncio.create_task(server.serve([listener]))
     async with asyncio.timeout(PATIENCE_S):

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from conftest import OpenPlayhead
 from serving import Client, serving
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 from streaming import Scripted, finished, follow, has_stored, say, until
 
 from playhead import Cursor, Playhead
@@ -249,10 +252,22 @@ async def test_p2_readers_over_http_lose_their_connection_again_and_again(playhe
         await until(lambda: not playhead._readers.counts)
 
 
-async def test_a_reader_who_left_is_noticed_on_an_idle_stream(playhead: Playhead) -> None:
+class PassOn(BaseHTTPMiddleware):
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+async def test_a_reader_who_left_is_noticed_on_an_idle_stream(playhead: Playhead, layers: int) -> None:
     source = Scripted("a")
     await playhead.start(source, stream_id="s")
-    async with serving(playhead) as port:
+
+    def wrap(app: Any) -> Any:
+        for _ in range(layers):
+            app = PassOn(app)
+        return app
+
+    async with serving(playhead, wrap) as port:
         clients = [await Client.get(port, "s") for _ in range(20)]
         for client in clients:
             await client.event()

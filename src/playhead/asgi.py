@@ -22,6 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 RETRY_MS = 1_000
 KEEP_ALIVE_S = 15.0
 PRESENCE_S = 2.0
+_PRESENCE_TURNS = 12  # of the loop; each middleware that wraps ``receive`` in tasks takes some before it answers
 STALLED_S = 60.0
 _TICK_S = 1.0
 
@@ -120,8 +121,11 @@ async def _has_left(receive: Receive) -> bool:
     asking = asyncio.ensure_future(receive())
     try:
         while True:
-            await asyncio.wait({asking}, timeout=0)
-            if not asking.done():
+            for _ in range(_PRESENCE_TURNS):
+                if asking.done():
+                    break
+                await asyncio.sleep(0)
+            else:
                 return False
             if asking.result()["type"] == "http.disconnect":
                 return True

@@ -33,7 +33,7 @@ class Options:
     settle_within_s: float = 86_400.0
     cancel_grace_s: float = 5.0
     store_patience_s: float = 30.0
-    cache_max_bytes: int = 32 * 1024 * 1024
+    cache_max_bytes: int = 8 * 1024 * 1024
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
