@@ -27,7 +27,7 @@ def words(count: int) -> list[str]:
 
 def plain_frames(info: StreamInfo) -> list[bytes]:
     """What a reader of the stream is sent, event by event."""
-    each = [frames(info, Batch(i, 1, TEXT, [w.encode()])) for i, w in enumerate(words(info.tail), 1)]
+    each = [frames(info, Batch(i, info.epoch, TEXT, [w.encode()])) for i, w in enumerate(words(info.tail), 1)]
     return [opening(1000) + each[0], *each[1:], close_frame(info)]
 
 
