@@ -13,8 +13,8 @@ from streaming import until
 
 from playhead import Options, Playhead
 from playhead.store import Store
+from playhead.stores import open_store
 from playhead.stores.memory import MemoryData, MemoryStore
-from playhead.streams import open_store
 
 OPTION_NAMES = {field.name for field in fields(Options)}
 
@@ -33,7 +33,7 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Opti
     if request.param == "memory":
         data = MemoryData()
         return lambda options: MemoryStore(data, options=options.store)
-    return lambda options: open_store(f"sqlite:///{tmp_path}/streams.db", options)
+    return lambda options: open_store(f"sqlite:///{tmp_path}/streams.db", options.store)
 
 
 @pytest_asyncio.fixture

@@ -51,6 +51,7 @@ async def serving(playhead: Playhead, wrap: Callable[[Any], Any] = lambda app: a
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
+        log_config=None,
         wrap(application(playhead)), lifespan="off", log_level="critical", timeout_graceful_shutdown=1
     )
     server = Server(config)

@@ -14,10 +14,10 @@ from conftest import OpenPlayhead
 from streaming import Scripted, finished, follow_texts, has_stored, rest, say, stored_texts, until
 
 from playhead import Options, OutcomeKind, Playhead, Query, Status, StreamExpired, StreamInfo, StreamNotFound
+from playhead.feed import Readers
 from playhead.heartbeat import Heartbeat
 from playhead.log import Create
 from playhead.model import TEXT, Batch, Lease
-from playhead.reader import Readers
 from playhead.retention import Housekeeper
 from playhead.store import Store, StoreOptions
 from playhead.stores.memory import MemoryData, MemoryStore

@@ -38,7 +38,7 @@ from playhead.errors import (
     StreamIdTaken,
     TooManyLiveStreams,
 )
-from playhead.streams import open_store
+from playhead.stores import open_store
 
 
 async def test_start_returns_before_the_first_event_and_readers_get_everything(playhead: Playhead) -> None:
@@ -646,10 +646,10 @@ def test_stores_are_named_by_urls() -> None:
     options = Playhead.open("memory://").options
     for url in ("memory", "memory://x", "sqlite://", "sqlite:///", "sqlite://x.db", "redis://localhost", ""):
         with pytest.raises(InvalidSetting) as error:
-            open_store(url, options)
+            open_store(url, options.store)
         assert error.value.setting == "store"
     with pytest.raises(InvalidSetting):
-        open_store("sqlite:///x.db?synchronous=off", options)
+        open_store("sqlite:///x.db?synchronous=off", options.store)
 
 
 async def test_from_env(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,10 @@ from playhead.errors import (
 )
 from playhead.model import Cursor, Event, Outcome, OutcomeKind, Status, StreamInfo, event
 from playhead.options import Options
-from playhead.producer import Writer
 from playhead.reader import Tail
 from playhead.store import Query
 from playhead.streams import Playhead
+from playhead.writer import Writer
 
 __version__ = "0.1.0"
 

@@ -14,8 +14,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from playhead.entry import TYPES_MAX
 from playhead.errors import (
@@ -46,7 +45,6 @@ _ERROR_MAX_CHARACTERS = 2_000
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
 
 SHUTDOWN = Outcome(OutcomeKind.INTERRUPTED, reason="shutdown")
-WRITER_LOST = Outcome(OutcomeKind.INTERRUPTED, reason="producer-lost")
 _SELF_CANCELLED = Outcome(OutcomeKind.FAILED, error="CancelledError: the source was cancelled from inside")
 _OVER = (Fenced, StreamClosed, StreamNotFound)
 
@@ -257,14 +255,14 @@ class Producer:
             return self._stop
         if task.cancelled():
             if self._broken is not None:
-                return _failed(self._broken)
+                return failed(self._broken)
             return SHUTDOWN if task.cancelling() else _SELF_CANCELLED
         error = task.exception()
         if error is None:
             return COMPLETED
         if not isinstance(error, PlayheadError):
             logger.warning("stream %s: source failed", self.lease.stream_id, exc_info=error)
-        return _failed(error)
+        return failed(error)
 
     # ---- ending ------------------------------------------------------------------------------------
 
@@ -319,7 +317,7 @@ class Producer:
     def _abandon(self) -> None:
         if self._finishing is None:
             logger.warning("stream %s: its source does not stop; abandoned and fenced", self.lease.stream_id)
-            self.finish(self._stop or (_failed(self._broken) if self._broken is not None else SHUTDOWN))
+            self.finish(self._stop or (failed(self._broken) if self._broken is not None else SHUTDOWN))
 
     @property
     def is_ending(self) -> bool:
@@ -340,7 +338,7 @@ class Producer:
                 await self.flush()
             except PlayheadError as error:
                 if outcome.kind is OutcomeKind.COMPLETED:
-                    self.outcome = _failed(error)
+                    self.outcome = failed(error)
             info = await self._give_up(Close(self.lease.epoch, self.outcome))
         finally:
             kind = self.outcome.kind
@@ -408,7 +406,7 @@ class Producer:
             if info is None and self._broken is not None:
                 raise self._broken
         except PlayheadError as error:
-            self.outcome = _failed(error)
+            self.outcome = failed(error)
             raise
         finally:
             await self._ended(info, StreamClosed("this writer has let the stream go", stream_id=self.lease.stream_id))
@@ -420,7 +418,8 @@ def _seen(task: "asyncio.Task[None]") -> None:
         task.exception()
 
 
-def _failed(error: BaseException) -> Outcome:
+def failed(error: BaseException) -> Outcome:
+    """The outcome of a stream that an error ended: the error in words, never a traceback."""
     text = str(error) if isinstance(error, PlayheadError) else f"{type(error).__name__}: {error}"
     return Outcome(OutcomeKind.FAILED, error=text[:_ERROR_MAX_CHARACTERS])
 
@@ -445,67 +444,3 @@ async def _aclose(aclose: Callable[[], Any]) -> None:
     closing = aclose()
     if inspect.isawaitable(closing):
         await closing
-
-
-class Writer:
-    """An outside writer of one stream: what ``Playhead.produce`` gives.
-
-    Leaving ``async with`` closes the stream: ``completed``, or ``failed`` with the error that was raised, or
-    ``interrupted`` when the block's task was cancelled. With ``keep_open`` a clean exit only ends this writer's turn.
-
-    Attributes:
-        stream_id, epoch: the lease; a later writer has a higher epoch.
-        cancelled: set when somebody asked to cancel. Stop, and close; after the grace period it is done for you.
-    """
-
-    def __init__(self, producer: Producer, *, keep_open: bool) -> None:
-        self._producer = producer
-        self._loop = asyncio.get_running_loop()
-        self._keep_open = keep_open
-        self.stream_id, self.epoch = producer.lease
-        self.cancelled = producer.cancelled
-
-    async def append(self, *items: object) -> None:
-        """Take events, in order. Returns when they are on their way; ``flush`` waits until they are stored.
-
-        Waits while the store is behind. Cancel: safe; an event is taken whole or not at all.
-        Raises: InvalidEvent, EventTooLarge, StreamTooLarge, Fenced, StreamClosed, StreamNotFound, StoreError.
-        """
-        for item in items:
-            if self._producer.is_crowded:
-                await self._producer.room()
-            self._producer.push(item)
-
-    async def flush(self) -> None:
-        """Return when everything appended so far is stored, and so visible to every reader. Raises: as append."""
-        await self._producer.flush()
-
-    async def close(self, outcome: Outcome = COMPLETED) -> StreamInfo | None:
-        """Flush and close. Returns the final state; None when somebody else had taken or closed the stream."""
-        return await self._producer.end(outcome)
-
-    async def release(self) -> None:
-        """Flush and end this writer's turn; the stream stays live for the next one. Raises: as append."""
-        await self._producer.release()
-
-    def __del__(self) -> None:
-        # Nobody can write this stream any more, or end it: its readers must not wait for that.
-        producer = getattr(self, "_producer", None)
-        if producer is not None and not producer.is_ending and not self._loop.is_closed():
-            logger.warning("stream %s: its writer was dropped without close() or release()", self.stream_id)
-            self._loop.call_soon_threadsafe(producer.finish, WRITER_LOST)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None and self._keep_open:
-            await self.release()
-        elif error is None:
-            await self.close()
-        elif isinstance(error, asyncio.CancelledError):
-            await self.close(Outcome(OutcomeKind.INTERRUPTED, reason="producer-cancelled"))
-        else:
-            await self.close(_failed(error))

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 
 from playhead.errors import Fenced, PlayheadError, ProducerActive, StoreError, StreamClosed, StreamNotFound
+from playhead.feed import Readers
 from playhead.log import Close, CloseDead, Expire, RequestCancel, Watched
 from playhead.model import Outcome, Status, StreamInfo
 from playhead.options import Options
 from playhead.producer import Producer
-from playhead.reader import Readers
 from playhead.store import Query, Store
 
 TICK_S = 0.5

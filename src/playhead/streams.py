@@ -18,17 +18,20 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
-from playhead.errors import Draining, InvalidSetting, StoreError, StreamNotFound, ThreadBusy
+from playhead.errors import Draining, StoreError, StreamNotFound, ThreadBusy
+from playhead.feed import Readers
 from playhead.heartbeat import Heartbeat
 from playhead.log import Claim, Create, Delete, RequestCancel, Settle, check_readable
 from playhead.model import Event, Outcome, Status, StreamInfo, check_stream_id
 from playhead.options import Options
-from playhead.producer import SHUTDOWN, WRITER_LOST, Producer, Source, Writer, close_source
-from playhead.reader import Readers, Tail
+from playhead.producer import SHUTDOWN, Producer, Source, close_source
+from playhead.reader import Tail
 from playhead.retention import Housekeeper
 from playhead.store import PAGE_MAX_BYTES, Applied, Query, Store
+from playhead.stores import open_store
+from playhead.writer import WRITER_LOST, Writer
 
 Authorize = Callable[[str | None, str, StreamInfo], bool | Awaitable[bool]]
 """``authorize(principal, verb, stream)``; verbs: start, read, list, cancel, delete, produce."""
@@ -38,11 +41,6 @@ SettleHook = Callable[[StreamInfo], Awaitable[None]]
 once for every outcome, by the producer at close, else by whoever closes the stream or next asks (P7)."""
 
 DEFAULT_STORE = "memory://"
-_SYNCHRONOUS: dict[str, Literal["normal", "full"]] = {
-    "": "normal",
-    "synchronous=normal": "normal",
-    "synchronous=full": "full",
-}
 _LAST_WORDS_S = 5.0
 _SETTLE_MAX_S = 60.0
 _SETTLE_AT_ONCE = 8
@@ -53,29 +51,6 @@ logger = logging.getLogger("playhead")
 def owner_only(principal: str | None, verb: str, stream: StreamInfo) -> bool:  # noqa: ARG001
     """The default: only the owner may do anything with a stream."""
     return principal == stream.owner
-
-
-def open_store(url: str, options: Options) -> Store:
-    """The store of a URL: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
-
-    ``?synchronous=full`` makes SQLite wait for the disk at each commit (see docs/operations.md).
-    Raises: InvalidSetting.
-    """
-    scheme, separator, rest = url.partition("://")
-    if separator and scheme == "memory" and rest in ("", "/"):
-        from playhead.stores.memory import MemoryStore
-
-        return MemoryStore(options=options.store)
-    if separator and scheme == "sqlite":
-        from playhead.stores.sqlite import SQLiteStore
-
-        path, _, query = rest.partition("?")
-        synchronous = _SYNCHRONOUS.get(query)
-        if path.startswith("/") and len(path) > 1 and synchronous is not None:
-            return SQLiteStore(path[1:], options=options.store, synchronous=synchronous)
-    raise InvalidSetting(
-        "a store is memory:// or sqlite:///path/to/file.db (optionally with ?synchronous=full)", setting="store"
-    )
 
 
 class Stored(NamedTuple):
@@ -127,7 +102,7 @@ class Playhead:
     ) -> Self:
         """A Playhead on the store of a URL (see ``open_store``), not connected yet. Raises: InvalidSetting."""
         options = options or Options()
-        return cls(open_store(url, options), options=options, authorize=authorize, settle=settle)
+        return cls(open_store(url, options.store), options=options, authorize=authorize, settle=settle)
 
     @classmethod
     def from_env(cls, **settings: Any) -> Self:
