@@ -51,8 +51,11 @@ async def serving(playhead: Playhead, wrap: Callable[[Any], Any] = lambda app: a
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
+        wrap(application(playhead)),
+        lifespan="off",
         log_config=None,
-        wrap(application(playhead)), lifespan="off", log_level="critical", timeout_graceful_shutdown=1
+        log_level="critical",
+        timeout_graceful_shutdown=1,
     )
     server = Server(config)
     running = asyncio.create_task(server.serve([listener]))
