@@ -89,7 +89,7 @@ async def driven(url: str, name: str, lease_s: str) -> None:
         tell(ended=True)
 
 
-async def server(url: str, cache: str = "33554432") -> None:
+async def server(url: str) -> None:
     """Serve one stream of 60 MiB: its first event at once, the rest when stdin says so."""
     from serving import serving
 
@@ -106,7 +106,7 @@ async def server(url: str, cache: str = "33554432") -> None:
         for number in range(15 * 1024 + 10):
             yield f"{number:06}" + "x" * 4090
 
-    async with Playhead.open(url, options=Options(cache_max_bytes=int(cache))) as playhead:
+    async with Playhead.open(url) as playhead:
         await playhead.start(source, stream_id="s")
         async with serving(playhead) as port:
             tell(port=port)

@@ -54,7 +54,6 @@ async def serving(playhead: Playhead, wrap: Callable[[Any], Any] = lambda app: a
         wrap(application(playhead)),
         lifespan="off",
         log_config=None,
-        log_level="critical",
         timeout_graceful_shutdown=1,
     )
     server = Server(config)

@@ -171,7 +171,7 @@ async def test_p8_readers_that_stop_reading_cost_the_log_at_most_once(
 ) -> None:
     url = "memory://" if store == "memory" else f"sqlite:///{tmp_path}/streams.db"
     server = await asyncio.create_subprocess_exec(
-        *[sys.executable, str(Path(__file__).with_name("crash_programs.py")), "server", url, str(8 * MIB)],
+        *[sys.executable, str(Path(__file__).with_name("crash_programs.py")), "server", url],
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
