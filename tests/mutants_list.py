@@ -399,4 +399,116 @@ SQLITE = [
     ),
 ]
 
-FAULTS = [*RULES, *WORDS, *MEMORY, *SQLITE]
+PRODUCER, READER, RETENTION = "tests/test_producer.py::", "tests/test_reader.py::", "tests/test_retention.py::"
+STREAMS, ASGI, SSE = (f"tests/test_{name}.py::" for name in ("streams", "asgi", "sse"))
+ENGINES = [
+    Fault(
+        "a lost answer makes the producer skip what it stored",
+        "producer.py",
+        "(self._failing_since is not None and isinstance(error, AppendRepeat))",
+        "False",
+        [PRODUCER + "test_p1_an_append_whose_answer_was_lost_is_stored_once"],
+    ),
+    Fault(
+        "the source is never made to wait",
+        "producer.py",
+        "            if self.is_crowded:\n                await self.room()\n",
+        "",
+        [PRODUCER + "test_p8_a_source_that_never_suspends_neither_blocks_the_loop_nor_fills_memory"],
+    ),
+    Fault(
+        "a source that ignores its cancellation is waited for",
+        "producer.py",
+        "self._grace = asyncio.get_running_loop().call_later(self._options.cancel_grace_s, self._abandon)",
+        "self._grace = asyncio.get_running_loop().call_later(1e6, self._abandon)",
+        [STREAMS + "test_p4_a_source_that_ignores_cancellation_is_abandoned_and_fenced"],
+    ),
+    Fault(
+        "a cancel that was stored before the watch is missed",
+        "producer.py",
+        "        self._wake(None, None)\n",
+        "",
+        [STREAMS + "test_p4_a_cancel_that_is_stored_before_the_producer_watches_is_obeyed"],
+    ),
+    Fault(
+        "what was pending at the end is not flushed",
+        "producer.py",
+        "            try:\n                await self.flush()\n            except PlayheadError as error:\n"
+        "                if outcome.kind",
+        "            try:\n                pass\n            except PlayheadError as error:\n"
+        "                if outcome.kind",
+        [PRODUCER + "test_p1_everything_survives_as_it_was_yielded"],
+    ),
+    Fault(
+        "a page is not cut at the reader's place",
+        "reader.py",
+        "batches = [batches[0].after(self._position), *batches[1:]]",
+        "batches = [batches[0], *batches[1:]]",
+        [READER + "test_p2_from_every_cursor_exactly_the_rest"],
+    ),
+    Fault(
+        "the cursor's epoch is not compared",
+        "reader.py",
+        "    check_cursor(page.info, start, there)\n",
+        "",
+        [READER + "test_p2_bad_cursors_are_named"],
+    ),
+    Fault(
+        "what readers share is never forgotten",
+        "feed.py",
+        "        while self._size_bytes > self._max_bytes:\n",
+        "        while False:\n",
+        [READER + "test_p8_memory_for_readers_is_bounded"],
+    ),
+    Fault(
+        "a reader who leaves keeps its slot",
+        "feed.py",
+        "        feed.readers -= 1\n        self.counts[principal] -= 1\n",
+        "        feed.readers -= 1\n",
+        [READER + "test_readers_per_owner_are_limited_and_slots_come_back"],
+    ),
+    Fault(
+        "a new sweeper trusts leases at once",
+        "retention.py",
+        "self._trust_leases_at = monotonic() + options.lease_s",
+        "self._trust_leases_at = monotonic()",
+        [RETENTION + "test_p6_a_new_sweeper_waits_one_lease_before_it_trusts_others_leases"],
+    ),
+    Fault(
+        "a clock that jumped is trusted",
+        "retention.py",
+        "            self._trust_leases_at = now + self._options.lease_s\n",
+        "            pass\n",
+        [RETENTION + "test_p6_a_sweeper_that_sees_the_clock_jump_waits_one_lease"],
+    ),
+    Fault(
+        "strangers may read",
+        "streams.py",
+        "        if not await self._allowed(principal, verb, info):\n",
+        '        if verb != "read" and not await self._allowed(principal, verb, info):\n',
+        [STREAMS + "test_p12_strangers_are_told_that_it_does_not_exist"],
+    ),
+    Fault(
+        "the caller's cancellation reaches the work",
+        "streams.py",
+        "        return await asyncio.shield(self._spawn(work))\n",
+        "        return await self._spawn(work)\n",
+        ["tests/test_cancellation.py::test_p10_what_a_cancelled_start_began_is_carried_out"],
+    ),
+    Fault(
+        "a keep-alive forms an event",
+        "sse.py",
+        'KEEP_ALIVE = b": keep-alive\\n"',
+        'KEEP_ALIVE = b"data: keep-alive\\n\\n"',
+        [ASGI + "test_h5_keep_alives_come_only_when_idle_and_form_no_event"],
+    ),
+    Fault(
+        "bytes that are not text are shown as text",
+        "sse.py",
+        """return f'"{base64.b64encode(data).decode()}","encoding":"base64"'""",
+        """return json.dumps(data.decode("utf-8", "replace"))""",
+        [SSE + "test_h1_every_byte_survives"],
+    ),
+]
+
+FAULTS = [*RULES, *WORDS, *MEMORY, *SQLITE, *ENGINES]

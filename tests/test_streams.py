@@ -38,6 +38,8 @@ from playhead.errors import (
     StreamIdTaken,
     TooManyLiveStreams,
 )
+from playhead.log import Command, Create
+from playhead.store import Applied
 from playhead.stores import open_store
 
 
@@ -311,6 +313,24 @@ async def test_p4_no_cancel_is_lost_between_the_start_and_the_producers_watch(op
 
         await at_once(partial(playhead.start, Scripted("x"), stream_id=f"s{turn}"), cancel)
         assert (await finished(playhead, f"s{turn}")).kind is OutcomeKind.CANCELLED
+
+
+@pytest.mark.proves("P4.1")
+async def test_p4_a_cancel_that_is_stored_before_the_producer_watches_is_obeyed(
+    open_playhead: OpenPlayhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    playhead, other = await open_playhead(), await open_playhead()
+    apply = playhead.store.apply
+
+    async def cancelled_at_once(stream_id: str, command: Command) -> Applied:
+        applied = await apply(stream_id, command)
+        if isinstance(command, Create):
+            await other.cancel(stream_id)
+        return applied
+
+    monkeypatch.setattr(playhead.store, "apply", cancelled_at_once)
+    await playhead.start(Scripted("x"), stream_id="s")
+    assert (await finished(playhead, "s")).kind is OutcomeKind.CANCELLED
 
 
 @pytest.mark.proves("P4.3", "P4.4")
