@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from playhead import Playhead, StreamInfo
 from playhead.adapters.starlette import stream_response
-from playhead.model import TEXT, Batch
+from playhead.model import COMPLETED, TEXT, Batch
 from playhead.sse import close_frame, frames, opening
 
 PACE_S = 0.01
@@ -44,7 +44,8 @@ class Bench:
         began = loop.time()
         for number, word in enumerate(words(count)):
             yield word
-            await asyncio.sleep(max(0.0, began + (number + 1) * PACE_S - loop.time()) if paced else 0)
+            if paced:
+                await asyncio.sleep(max(0.0, began + (number + 1) * PACE_S - loop.time()))
 
     async def pace(self, count: int) -> None:
         """One shared beat for all plain responses: the cheapest way to pace them."""
@@ -71,8 +72,6 @@ class Bench:
         self.go.clear()
         info = await self.playhead.start(self.source(count, paced=paced))
         finished = info.but(tail=count)
-        from playhead.model import COMPLETED
-
         self.plain[info.stream_id] = plain_frames(finished.but(outcome=COMPLETED))
         return JSONResponse({"id": info.stream_id})
 
