@@ -33,7 +33,7 @@ async def serving() -> AsyncIterator[int]:
             await call(port, "GET", "/cost")
             yield port
         finally:
-            process.terminate()
+            process.kill()  # what it kept is thrown away with it
             process.wait(10)
 
 

@@ -128,7 +128,6 @@ class Bench:
 
 if __name__ == "__main__":
     config = uvicorn.Config(
-        Bench(sys.argv[1]).app(), fd=int(os.environ["BENCH_FD"]), log_level="warning", loop="uvloop"
+        Bench(sys.argv[1]).app(), fd=int(os.environ["BENCH_FD"]), log_level="critical", loop="uvloop"
     )
-    config.timeout_graceful_shutdown = 1
     uvicorn.Server(config).run()
