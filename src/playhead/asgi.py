@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from playhead.errors import Draining, PlayheadError
+from playhead.errors import PlayheadError
 from playhead.reader import Tail
 from playhead.sse import HEADERS, KEEP_ALIVE, NATIVE, Encoder, opening, problem
 
@@ -93,10 +93,9 @@ class EventStream:
                     break
                 else:  # nudged by the ticker
                     body = KEEP_ALIVE if loop.time() >= self._due_at else b""
-        except Draining:
-            body = b""
         except PlayheadError as error:
-            body = self._encoder.error(error)
+            # Trouble that passes says nothing: the reader reconnects with its cursor.
+            body = b"" if error.retryable else self._encoder.error(error)
         await self._bounded(send, {"type": "http.response.body", "body": body})
 
     async def _bounded(self, send: Send, message: Message) -> None:

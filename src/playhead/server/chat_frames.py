@@ -63,9 +63,9 @@ def close_frames(info: StreamInfo) -> bytes:
     return (_frame("system", _ENDINGS[info.outcome.kind]) + _frame("system", "end", info.cursor)).encode()
 
 
-def error_frames(error: PlayheadError) -> bytes:
-    """Why the response cannot go on. Trouble that passes says nothing: EventSource reconnects with its cursor."""
-    return b"" if error.retryable else (_frame("system", "error") + _frame("system", "end")).encode()
+def error_frames(error: PlayheadError) -> bytes:  # noqa: ARG001
+    """The response cannot go on. Why is not for these front ends: they know one kind of error."""
+    return (_frame("system", "error") + _frame("system", "end")).encode()
 
 
 def _frame(event: str, data: str, cursor: str | None = None) -> str:
