@@ -11,7 +11,7 @@ from streaming import Scripted, Stubborn, at_once, finished, follow, follow_text
 import playhead as front_door
 from playhead import Fenced, OutcomeKind, Playhead, ProducerActive, StreamClosed, StreamNotFound, event
 from playhead.errors import AppendRepeat, EventTooLarge, InvalidEvent, StoreFull, StoreUnavailable, StreamTooLarge
-from playhead.model import COMPLETED, Outcome
+from playhead.model import COMPLETED, Draft, Outcome
 from playhead.testing.faults import FaultyStore
 
 MIB = 1024 * 1024
@@ -658,3 +658,11 @@ def test_outcomes_can_be_raised() -> None:
     with pytest.raises(front_door.PlayheadError, match="cancelled: enough") as failed:
         Outcome(OutcomeKind.CANCELLED, reason="enough").raise_for_failure()
     assert failed.value.outcome == "cancelled"
+
+
+@pytest.mark.parametrize("made", [Draft("x", "text"), Draft("playhead.close", b"{}"), Draft(7, b"")], ids=str)  # type: ignore[arg-type]
+async def test_events_made_past_the_front_door_fail_their_stream_only(playhead: Playhead, made: Draft) -> None:
+    await playhead.start(say("before", made), stream_id="s")
+    outcome = await finished(playhead, "s")
+    assert outcome.kind is OutcomeKind.FAILED
+    assert await stored_texts(playhead, "s") == ["before"]

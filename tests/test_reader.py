@@ -428,3 +428,18 @@ async def test_one_reader_hears_of_another_processs_events(open_playhead: OpenPl
     assert sorted(delays)[10] < 0.05
     await out.close()
     assert [event async for event in tail] == []
+
+
+@pytest.mark.proves("P2.1")
+async def test_p2_a_tail_is_for_one_task_at_a_time(playhead: Playhead) -> None:
+    source = Scripted("a")
+    await playhead.start(source, stream_id="s")
+    tail = playhead.tail("s")
+    assert (await anext(tail)).text == "a"
+    waiting = asyncio.create_task(anext(tail))
+    await until(lambda: tail.is_waiting)
+    with pytest.raises(RuntimeError, match="another task"):
+        await anext(tail)
+    source.go_on.set()
+    with pytest.raises(StopAsyncIteration):
+        await waiting

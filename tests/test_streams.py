@@ -31,6 +31,8 @@ from playhead import (
     ThreadBusy,
 )
 from playhead.errors import (
+    BadRequest,
+    Conflict,
     IdempotencyMismatch,
     InvalidSetting,
     InvalidStreamId,
@@ -680,3 +682,49 @@ async def test_from_env(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLAYHEAD_STORE", "nonsense")
     with pytest.raises(InvalidSetting):
         Playhead.from_env()
+
+
+# ---- words of the wrong kind ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"owner": 42},
+        {"thread_id": 5},
+        {"idempotency_key": b"k"},
+        {"fingerprint": 1},
+        {"retention_s": "60"},
+        {"retention_s": 0},
+        {"retention_s": float("nan")},
+        {"unwatched_after_s": -1},
+        {"metadata": {"not": object()}},
+        {"stream_id": 5},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+async def test_words_of_the_wrong_kind_are_refused_and_harm_nobody(
+    open_playhead: OpenPlayhead, wrong: dict[str, object]
+) -> None:
+    playhead = await open_playhead()
+    source = Scripted("x")
+    await playhead.start(source, stream_id="innocent")
+    refused = Scripted("never")
+    with pytest.raises(BadRequest):
+        await playhead.start(refused, **wrong)  # type: ignore[arg-type]
+    source.go_on.set()
+    assert (await finished(playhead, "innocent")).kind is OutcomeKind.COMPLETED
+    assert len(await playhead.find(Query())) == 1
+
+
+async def test_a_playhead_may_be_opened_again(open_playhead: OpenPlayhead) -> None:
+    playhead = await open_playhead()
+    with pytest.raises(Conflict):
+        await playhead.connect()
+    for turn in range(3):
+        await playhead.start(Scripted("x"), stream_id=f"s{turn}")
+        await playhead.close()
+        await playhead.connect()
+        assert (await playhead.info(f"s{turn}")).outcome is not None
+    await playhead.start(say("once more"), stream_id="last")
+    assert (await finished(playhead, "last")).kind is OutcomeKind.COMPLETED

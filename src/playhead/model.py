@@ -20,7 +20,7 @@ from functools import lru_cache
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from playhead.errors import CursorInvalid, InvalidEvent, InvalidStreamId, SourceFailed
+from playhead.errors import BadRequest, CursorInvalid, InvalidEvent, InvalidStreamId, SourceFailed
 
 STREAM_ID_MAX_CHARACTERS = 1_000
 CURSOR_MAX_BYTES = 64
@@ -70,15 +70,15 @@ def event(type: str, data: Any = b"") -> Draft:  # noqa: A002 - the word of the 
     Raises: InvalidEvent for a type that is empty, longer than 255 bytes, not printable or reserved
     (``playhead.…``), or data that is not JSON-able.
     """
-    if type.startswith(RESERVED):
-        raise InvalidEvent(f"event types that begin with {RESERVED} are reserved", type=type)
     return Draft(check_type(type), draft(data).data)
 
 
 @lru_cache(maxsize=1024)
 def check_type(name: str) -> str:
-    """Raises: InvalidEvent unless it is printable text of 1 to 255 bytes."""
-    if not name or not name.isprintable() or len(name.encode()) > TYPE_MAX_BYTES:
+    """Raises: InvalidEvent unless it is printable text of 1 to 255 bytes, and not reserved."""
+    if isinstance(name, str) and name.startswith(RESERVED):
+        raise InvalidEvent(f"event types that begin with {RESERVED} are reserved", type=name)
+    if not isinstance(name, str) or not name or not name.isprintable() or len(name.encode()) > TYPE_MAX_BYTES:
         raise InvalidEvent(f"event type must be 1 to {TYPE_MAX_BYTES} bytes of printable text", type=repr(name))
     return name
 
@@ -92,6 +92,8 @@ def draft(item: object) -> Draft:
         return Draft(TEXT, item.encode("utf-8", "surrogatepass"))
     if isinstance(item, Draft):
         check_type(item.type)  # a Draft may have been made without ``event``
+        if not isinstance(item.data, bytes):
+            raise InvalidEvent("an event's data must be bytes; make events with playhead.event(type, data)")
         return item
     if isinstance(item, _BINARY):
         return Draft(BYTES, bytes(item))
@@ -309,8 +311,23 @@ class Page(NamedTuple):
     info: StreamInfo
 
 
+def check_text(name: str, value: object) -> None:
+    """Raises: BadRequest unless the value is text or None."""
+    if value is not None and not isinstance(value, str):
+        raise BadRequest(f"{name} must be text (str) or None, not {type(value).__name__}", argument=name)
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raises: BadRequest unless the value is a finite number of seconds above 0, or None."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 < value < float("inf")):  # type: ignore[operator]
+        raise BadRequest(f"{name} must be a number of seconds above 0, not {value!r}", argument=name)
+
+
 def check_stream_id(stream_id: str) -> str:
     """Raises: InvalidStreamId unless it is printable text of 1 to 1,000 characters."""
-    if not (0 < len(stream_id) <= STREAM_ID_MAX_CHARACTERS and stream_id.isprintable()):
+    if not isinstance(stream_id, str) or not (
+        0 < len(stream_id) <= STREAM_ID_MAX_CHARACTERS and stream_id.isprintable()
+    ):
         raise InvalidStreamId(f"a stream id is 1 to {STREAM_ID_MAX_CHARACTERS} printable characters")
     return stream_id

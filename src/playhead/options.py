@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from playhead.errors import InvalidSetting
 from playhead.store import StoreOptions
 
+_MAX = 1e12
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -38,8 +40,10 @@ class Options:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InvalidSetting(f"{name} must be more than 0, not {value!r}", setting=name)
+            if value is not None and not 0 < value < _MAX:
+                raise InvalidSetting(
+                    f"{name} must be more than 0 and less than {_MAX:.0e}, not {value!r}", setting=name
+                )
 
     @property
     def store(self) -> StoreOptions:

@@ -163,7 +163,12 @@ class Producer:
 
     def _send(self, batch: Batch) -> None:
         self._in_flight = batch
-        self._store.append(self.lease, batch).add_done_callback(self._answered)
+        try:
+            answer = self._store.append(self.lease, batch)
+        except Exception as error:  # noqa: BLE001 - a batch that no store takes must not leave the stream live
+            self._break(StoreError(f"append failed: {error!r}"))
+        else:
+            answer.add_done_callback(self._answered)
 
     def _answered(self, answer: "asyncio.Future[None]") -> None:
         error = None if answer.cancelled() else answer.exception()

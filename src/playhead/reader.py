@@ -27,7 +27,8 @@ class Tail:
             ...
 
     After the loop ``outcome`` tells how the stream ended. Leaving the loop early never stops the stream; use
-    ``async with``, or ``aclose()``, to be counted out at once (else it happens when the object goes).
+    ``async with``, or ``aclose()``, to be counted out at once (else it happens when the object goes). A tail is for
+    one task at a time.
 
     Attributes:
         outcome: None until the close has been read.
@@ -38,7 +39,18 @@ class Tail:
     """
 
     __slots__ = (
-        *("_batches", "_check", "_closed", "_events", "_feed", "_follows", "_info", "_position", "_principal"),
+        *(
+            "_batches",
+            "_check",
+            "_closed",
+            "_events",
+            "_feed",
+            "_follows",
+            "_info",
+            "_position",
+            "_principal",
+            "_reading",
+        ),
         *("_readers", "_start", "_waiter"),
         *("epoch", "offset", "outcome", "stream_id"),
     )
@@ -65,6 +77,7 @@ class Tail:
         self._feed: Feed | None = None
         self._info: StreamInfo | None = None
         self._closed = False
+        self._reading = False
         self._position = 0
         self._waiter: asyncio.Future[None] | None = None
         self._batches: list[Batch] = []
@@ -218,7 +231,13 @@ class Tail:
     async def _next_batch(self) -> bool:
         """Make the next batch's events the ones to give out; False at the end."""
         while not self._batches:
-            self._batches = (await self.ready())[::-1]
+            if self._reading:
+                raise RuntimeError("another task is reading this tail; give each task a tail of its own")
+            self._reading = True
+            try:
+                self._batches = (await self.ready())[::-1]
+            finally:
+                self._reading = False
             if not self._batches and (self.outcome is not None or self._closed):
                 self.offset = self._position
                 await self.aclose()

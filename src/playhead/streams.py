@@ -12,6 +12,7 @@ stream does not exist.
 
 import asyncio
 import inspect
+import json
 import logging
 import os
 import uuid
@@ -20,11 +21,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from playhead.errors import Draining, StoreError, StreamNotFound, ThreadBusy
+from playhead.errors import BadRequest, Conflict, Draining, StoreError, StreamNotFound, ThreadBusy
 from playhead.feed import Readers
 from playhead.heartbeat import Heartbeat
 from playhead.log import Claim, Create, Delete, RequestCancel, Settle, check_readable
-from playhead.model import Event, Outcome, Status, StreamInfo, check_stream_id
+from playhead.model import Event, Outcome, Status, StreamInfo, check_seconds, check_stream_id, check_text
 from playhead.options import Options
 from playhead.producer import SHUTDOWN, Producer, Source, close_source
 from playhead.reader import Tail
@@ -51,6 +52,17 @@ logger = logging.getLogger("playhead")
 def owner_only(principal: str | None, verb: str, stream: StreamInfo) -> bool:  # noqa: ARG001
     """The default: only the owner may do anything with a stream."""
     return principal == stream.owner
+
+
+def _check_stream(thread_id: object, owner: object, metadata: Mapping[str, Any] | None, retention_s: object) -> None:
+    """Raises: BadRequest for what a store could not keep."""
+    check_text("thread_id", thread_id)
+    check_text("owner", owner)
+    check_seconds("retention_s", retention_s)
+    try:
+        json.dumps(dict(metadata or {}))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"metadata must be a JSON-able mapping: {error}", argument="metadata") from error
 
 
 class Stored(NamedTuple):
@@ -85,6 +97,7 @@ class Playhead:
         self._settle_slots = asyncio.Semaphore(_SETTLE_AT_ONCE)
         self._adrift: dict[str, Outcome] = {}
         self._closing: asyncio.Task[None] | None = None
+        self._is_open = False
         self._heartbeat: Heartbeat | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._readers = Readers(
@@ -112,16 +125,29 @@ class Playhead:
     # ---- life --------------------------------------------------------------------------------------
 
     async def connect(self) -> Self:
-        """Open the store, take a lease, begin housekeeping. Raises: StoreError."""
+        """Open the store, take a lease, begin housekeeping. After ``close`` it may be opened again.
+
+        Raises: StoreError, Conflict (it is open already).
+        """
+        if self._is_open:
+            raise Conflict("this Playhead is open already; close it first, or make another one")
+        self._is_open = True
         opening = self._spawn(self._connect())
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
             self._begin_closing()
             raise
+        except BaseException:
+            self._is_open = False
+            raise
         return self
 
     async def _connect(self) -> None:
+        # What belonged to the life, and the event loop, before.
+        self._closing, self._settle_slots = None, asyncio.Semaphore(_SETTLE_AT_ONCE)
+        self._adrift.clear()
+        self._readers.draining = False
         await self._store.open()
         self._heartbeat = Heartbeat(self._store, self.options.lease_s)
         settles = self._settle_hook is not None
@@ -186,6 +212,7 @@ class Playhead:
             await asyncio.to_thread(self._heartbeat.stop)
             self._heartbeat = None
         await self._store.close()
+        self._is_open = False
 
     async def __aenter__(self) -> Self:
         return await self.connect()
@@ -239,6 +266,10 @@ class Playhead:
         Raises: InvalidStreamId, ThreadBusy, StreamIdTaken, IdempotencyMismatch, StreamExpired, TooManyLiveStreams,
             StreamNotFound (a thread that belongs to somebody else), Draining, StoreError.
         """
+        for name, value in (("idempotency_key", idempotency_key), ("fingerprint", fingerprint)):
+            check_text(name, value)
+        check_seconds("unwatched_after_s", unwatched_after_s)
+        _check_stream(thread_id, owner, metadata, retention_s)
         create = Create(
             producer=self._store.instance_id,
             thread_id=thread_id,
@@ -317,6 +348,7 @@ class Playhead:
 
         Raises: as ``start``, and ProducerActive, StreamClosed.
         """
+        _check_stream(thread_id, owner, metadata, retention_s)
         create = Create(
             producer=self._store.instance_id,
             thread_id=thread_id,
@@ -430,6 +462,8 @@ class Playhead:
         what it has, stops its source and closes ``cancelled``.
         Raises: StreamNotFound, StreamExpired, StoreError.
         """
+        check_text("principal", principal)
+        check_text("reason", reason)
         return await self._finish(self._cancel(stream_id, principal, reason))
 
     async def _cancel(self, stream_id: str, principal: str | None, reason: str | None) -> StreamInfo:

@@ -10,8 +10,9 @@ goes back in time: the newest and its parent stay, older ones are deleted as the
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,11 @@ class FencedSqliteSaver(AsyncSqliteSaver):
 @asynccontextmanager
 async def open_checkpoints(path: str | Path) -> AsyncIterator[FencedSqliteSaver]:
     """Open (and, if need be, make) a checkpoint file; several processes may have it open."""
+    if str(path) != ":memory:" and not Path(path).exists():  # noqa: ASYNC240 - one look, at start
+        # Private, as is what SQLite puts beside it: the file holds every conversation. Only a file that is not there:
+        # closing a descriptor drops the locks that this process has on a file.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     async with aiosqlite.connect(path, timeout=BUSY_TIMEOUT_S) as connection:
         saver = FencedSqliteSaver(connection)
         await saver.setup()  # this also switches the file to WAL

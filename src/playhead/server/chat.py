@@ -8,14 +8,16 @@ GET thread ────► history, and the turns of streams that are not part o
 
 import hashlib
 import json
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 
 from playhead.agents import ChatAgent, TextPiece, ToolCallPiece, Turn, choose_model, open_agent
+from playhead.errors import InvalidSetting, StoreUnavailable
 from playhead.model import TEXT, Status, StreamInfo, event
 from playhead.server.chat_frames import TOOL_CALL, TOOL_RESULT
 from playhead.server.settings import Settings
@@ -171,14 +173,27 @@ def _name_of(model: BaseChatModel) -> str:
 @asynccontextmanager
 async def open_chat(settings: Settings) -> AsyncIterator[Chat]:
     """Everything behind the doors, open: the streams, the agent and its model. Raises: PlayheadError, OSError."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSetting(
+            f"the data directory {settings.data_dir} cannot be made: {error.strerror}; see PLAYHEAD_DATA_DIR",
+            setting="data_dir",
+        ) from error
     key = settings.openai_api_key
     model = choose_model(
         api_key=key.get_secret_value() if key else None,
         base_url=settings.openai_base_url,
         model=settings.openai_model,
     )
-    async with open_agent(settings.checkpoints, model) as agent:
+    async with AsyncExitStack() as stack:
+        try:
+            agent = await stack.enter_async_context(open_agent(settings.checkpoints, model))
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(
+                f"the agent's file {settings.checkpoints} cannot be opened: {error}; it must be a SQLite database that"
+                " this user may write, as must be its directory"
+            ) from error
 
         async def settle(info: StreamInfo) -> None:
             await chat.settle(info)

@@ -82,11 +82,13 @@ async def _refused(request: Request, error: Exception) -> Response:
     return problem(error.status_code, detail, dict(error.headers or {}))
 
 
-async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # Only where and why: what was sent is not sent back.
     errors = [{"where": list(one["loc"]), "why": one["msg"]} for one in error.errors()]
     first = f"{'.'.join(map(str, errors[0]['where']))}: {errors[0]['why']}"
+    if errors[0]["where"] == ["body"] and "json" not in request.headers.get("content-type", ""):
+        first = "send the body as JSON, with the header content-type: application/json"
     return problem(422, first, errors=errors)
 
 

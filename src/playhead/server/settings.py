@@ -46,15 +46,18 @@ class Settings(BaseSettings):
     )
     openai_model: str | None = Field(default=None, validation_alias="OPENAI_MODEL", description="Name of the model.")
 
-    lease_s: float = Field(default=_ENGINE.lease_s, gt=0, description="How long a silent process counts as alive.")
+    lease_s: float = Field(
+        default=_ENGINE.lease_s, gt=0, le=3_600, description="How long a silent process counts as alive."
+    )
     retention_s: float = Field(
         default=_ENGINE.retention_s,
         gt=0,
+        le=1e10,
         validation_alias=AliasChoices("PLAYHEAD_RETENTION_S", "STREAM_TTL_SECONDS"),
         description="How long a closed stream stays readable.",
     )
     expired_for_s: float = Field(
-        default=_ENGINE.expired_for_s, gt=0, description="How long after that its id answers `expired` (410)."
+        default=_ENGINE.expired_for_s, gt=0, le=1e10, description="How long after that its id answers `expired` (410)."
     )
     event_max_bytes: int = Field(default=_ENGINE.event_max_bytes, gt=0, description="Largest event.")
     stream_max_bytes: int = Field(default=_ENGINE.stream_max_bytes, gt=0, description="Largest stream.")
@@ -66,10 +69,10 @@ class Settings(BaseSettings):
     )
     cache_max_bytes: int = Field(default=_ENGINE.cache_max_bytes, gt=0, description="Memory that readers share.")
     cancel_grace_s: float = Field(
-        default=2.0, gt=0, description="What a cancelled source gets to stop before it is fenced."
+        default=2.0, gt=0, le=3_600, description="What a cancelled source gets to stop before it is fenced."
     )
     shutdown_grace_s: float = Field(
-        default=5.0, ge=0, description="What running answers get to finish when the server is told to stop."
+        default=5.0, ge=0, le=3_600, description="What running answers get to finish when the server is told to stop."
     )
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="For standard error.")
 

@@ -20,7 +20,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from playhead.errors import PlayheadError, StreamTooLarge
+from playhead.errors import BadRequest, PlayheadError, StreamTooLarge
 from playhead.log import Command, Create, Facts, Head, decide, decide_append
 from playhead.model import Batch, Status
 from playhead.store import Applied, StoreOptions
@@ -335,6 +335,9 @@ class Writer(Worker[Append | Task]):
             result = task.work(self)
         except PlayheadError as error:
             self._answers.append(Answer(task.done, error=error))
+        except (TypeError, ValueError, AttributeError) as error:
+            # Words that no statement takes: the command's own fault, and nobody else's.
+            self._answers.append(Answer(task.done, error=BadRequest(f"a command cannot be stored: {error}")))
         else:
             self._answers.append(Answer(task.done, result))
 
