@@ -214,3 +214,32 @@ async def test_after_kill_9_the_partial_answer_is_there_and_the_next_message_wor
             server.kill()
             await asyncio.wait_for(reader.task, WAIT_S)
     await _check_interrupted(tmp_path, started, "producer-lost", reader)
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path):
+        modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "var").iterdir() if file.is_file()}
+    assert {"playhead.db", "checkpoints.db"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize("kind", ["garbage", "directory"])
+def test_a_bad_checkpoint_file_is_named_in_one_line(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "var" / "checkpoints.db"
+    file.parent.mkdir()
+    if kind == "garbage":
+        file.write_bytes(b"not a database " * 1000)
+    else:
+        file.mkdir()
+    ended = run(tmp_path, "--port", "0")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("playhead: the agent's file var/checkpoints.db cannot be opened: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("a file")
+    ended = run(tmp_path, "--port", "0")
+    assert ended.returncode == 2
+    assert "PLAYHEAD_DATA_DIR" in ended.stderr
+    assert ended.stderr.count("\n") == 1
