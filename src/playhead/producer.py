@@ -52,11 +52,21 @@ logger = logging.getLogger("playhead")
 
 
 class Producer:
-    """The engine's writer of one stream. Users hold a Writer, or nothing when a source is driven."""
+    """The engine's writer of one stream. Users hold a Writer, or nothing when a source is driven.
+
+    Slots, because there may be ten thousand of them.
+    """
+
+    __slots__ = (
+        *("cancelled", "closed", "is_crowded", "lease", "outcome", "stored", "unwatched_after_s"),
+        *("_broken", "_closing_late", "_created_at", "_datas", "_event_max_bytes", "_failing_since", "_finishing"),
+        *("_frozen", "_grace", "_in_flight", "_kinds", "_looking", "_on_closed", "_options", "_pending_bytes"),
+        *("_progress", "_retry_s", "_source", "_stale", "_stop", "_store", "_task", "_unwatch"),
+    )
 
     def __init__(self, store: Store, info: StreamInfo, options: Options, on_closed: Closed) -> None:
         self.lease = Lease(info.stream_id, info.epoch)
-        self.cancelled = asyncio.Event()
+        self.cancelled: asyncio.Event | None = None  # a Writer's, to be set
         self.closed: asyncio.Future[StreamInfo | None] = asyncio.get_running_loop().create_future()
         self.unwatched_after_s = info.unwatched_after_s
         self.stored = info.tail
@@ -301,13 +311,14 @@ class Producer:
                     self._wake(None, info)
                 else:
                     self._break(Fenced("somebody took this stream over or closed it", epoch=self.lease.epoch))
+        self._looking = None
 
     def stop(self, outcome: Outcome) -> None:
         """Cancel the source and close with this outcome, after the grace period at the latest. First call wins."""
         if self._stop is not None or self._finishing is not None or (self._task and self._task.done()):
             return
         self._stop = outcome
-        if outcome.kind is OutcomeKind.CANCELLED:
+        if outcome.kind is OutcomeKind.CANCELLED and self.cancelled is not None:
             self.cancelled.set()
         self._halt()
 

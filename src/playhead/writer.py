@@ -29,7 +29,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._keep_open = keep_open
         self.stream_id, self.epoch = producer.lease
-        self.cancelled = producer.cancelled
+        self.cancelled = producer.cancelled = asyncio.Event()
 
     async def append(self, *items: object) -> None:
         """Take events, in order. Returns when they are on their way; ``flush`` waits until they are stored.
