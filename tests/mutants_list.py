@@ -359,7 +359,7 @@ SQLITE = [
         "stores/sqlite/queries.py",
         '    connection.execute("BEGIN")  # state and entries of one moment\n',
         "",
-        [SQLITE_SUITE + "test_p2_a_page_and_its_state_are_of_one_moment"],
+        ["tests/test_sqlite_store.py::test_p2_what_is_committed_in_the_middle_of_a_read_is_not_in_its_page"],
     ),
     Fault(
         "a page of the embedded store is not bounded",

@@ -17,7 +17,7 @@ from playhead.errors import AppendGap, Fenced, StoreError, StoreUnavailable, Str
 from playhead.log import CloseDead, Create, Delete, RequestCancel
 from playhead.model import Batch, Lease, StreamInfo
 from playhead.store import Query
-from playhead.stores.sqlite import SQLiteStore
+from playhead.stores.sqlite import SQLiteStore, queries
 from playhead.stores.sqlite.turns import LOOK_AFTER_MAX_S
 
 PATIENCE_S = 20.0
@@ -589,3 +589,23 @@ async def _until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not holds():  # noqa: ASYNC110 - what is waited for happens in threads
             await asyncio.sleep(0.005)
+
+
+@pytest.mark.proves("P2.1")
+async def test_p2_what_is_committed_in_the_middle_of_a_read_is_not_in_its_page(store: SQLiteStore, path: Path) -> None:
+    lease = await _create(store, "s")
+    await store.append(lease, _batch(1, b"a"))
+    reading, writing = (sqlite3.connect(path, isolation_level=None) for _ in range(2))
+    more = "INSERT INTO entries (place, epoch, total_bytes, entry) SELECT place + 1, epoch, 2, entry FROM entries"
+
+    def between(statement: str) -> None:
+        if statement.lstrip().startswith("SELECT") and "ORDER BY place" in statement:
+            reading.set_trace_callback(None)
+            writing.execute(more)
+
+    reading.set_trace_callback(between)
+    page = queries.read(reading, "s", 0)
+    assert (page.info.tail, [batch.last for batch in page.batches]) == (1, [1])
+    assert writing.execute("SELECT count(*) FROM entries").fetchone() == (2,)
+    reading.close()
+    writing.close()
