@@ -11,6 +11,7 @@ goes back in time: the newest and its parent stay, older ones are deleted as the
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -96,7 +97,9 @@ async def open_checkpoints(path: str | Path) -> AsyncIterator[FencedSqliteSaver]
         # closing a descriptor drops the locks that this process has on a file.
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    async with aiosqlite.connect(path, timeout=BUSY_TIMEOUT_S) as connection:
+    # Opened here: where aiosqlite's own thread fails to open a file it goes on talking to a loop that may be gone.
+    file = await asyncio.to_thread(sqlite3.connect, path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+    async with aiosqlite.Connection(lambda: file, iter_chunk_size=64) as connection:
         saver = FencedSqliteSaver(connection)
         await saver.setup()  # this also switches the file to WAL
         yield saver
