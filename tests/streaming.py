@@ -138,4 +138,4 @@ def tidy(playhead: Playhead) -> bool:
     """No reader, feed, producer or work under way is left behind."""
     gc.collect()
     readers = playhead._readers
-    return not (readers.counts or readers.feeds or playhead._producers or playhead._background or playhead._settling)
+    return not (readers.counts or readers.feeds or playhead._producers or playhead._background or playhead._settling.under_way)

@@ -24,12 +24,13 @@ from typing import Any, NamedTuple, Self, TypeVar
 from playhead.errors import BadRequest, Conflict, Draining, StoreError, StreamNotFound, ThreadBusy
 from playhead.feed import Readers
 from playhead.heartbeat import Heartbeat
-from playhead.log import Claim, Create, Delete, RequestCancel, Settle, check_readable
+from playhead.log import Claim, Create, Delete, RequestCancel, check_readable
 from playhead.model import Event, Outcome, Status, StreamInfo, check_seconds, check_stream_id, check_text
 from playhead.options import Options
 from playhead.producer import SHUTDOWN, Producer, Source, close_source
 from playhead.reader import Tail
 from playhead.retention import Housekeeper
+from playhead.settling import SettleHook, Settler
 from playhead.store import PAGE_MAX_BYTES, Applied, Query, Store
 from playhead.stores import open_store
 from playhead.writer import WRITER_LOST, Writer
@@ -37,14 +38,8 @@ from playhead.writer import WRITER_LOST, Writer
 Authorize = Callable[[str | None, str, StreamInfo], bool | Awaitable[bool]]
 """``authorize(principal, verb, stream)``; verbs: start, read, list, cancel, delete, produce."""
 
-SettleHook = Callable[[StreamInfo], Awaitable[None]]
-"""Makes what a closed stream produced part of its thread's history. Idempotent by ``stream_id``: called at least
-once for every outcome, by the producer at close, else by whoever closes the stream or next asks (P7)."""
-
 DEFAULT_STORE = "memory://"
 _LAST_WORDS_S = 5.0
-_SETTLE_MAX_S = 60.0
-_SETTLE_AT_ONCE = 8
 T = TypeVar("T")
 logger = logging.getLogger("playhead")
 
@@ -90,11 +85,9 @@ class Playhead:
         self.options = options or Options()
         self._store = store
         self._authorize = authorize
-        self._settle_hook = settle
         self._producers: dict[str, Producer] = {}
         self._background: set[asyncio.Task[Any]] = set()
-        self._settling: dict[str, asyncio.Task[None]] = {}
-        self._settle_slots = asyncio.Semaphore(_SETTLE_AT_ONCE)
+        self._settling = Settler(store, settle, self._spawn)
         self._adrift: dict[str, Outcome] = {}
         self._closing: asyncio.Task[None] | None = None
         self._is_open = False
@@ -145,20 +138,20 @@ class Playhead:
 
     async def _connect(self) -> None:
         # What belonged to the life, and the event loop, before.
-        self._closing, self._settle_slots = None, asyncio.Semaphore(_SETTLE_AT_ONCE)
+        self._closing = None
+        self._settling.reset()
         self._adrift.clear()
         self._readers.draining = False
         await self._store.open()
         self._heartbeat = Heartbeat(self._store, self.options.lease_s)
-        settles = self._settle_hook is not None
         housekeeper = Housekeeper(
             self._store,
             self.options,
             self._readers,
             self._producers,
-            self._begin_settling,
+            self._settling.begin,
             self._adrift,
-            settles=settles,
+            settles=self._settling.settles,
         )
         # What a predecessor left behind is closed before anybody can ask for it (P5).
         await housekeeper.tick(sweep=False)
@@ -279,7 +272,7 @@ class Playhead:
             metadata=metadata or {},
             retention_s=retention_s or self.options.retention_s,
             unwatched_after_s=unwatched_after_s,
-            needs_settling=self._settle_hook is not None,
+            needs_settling=self._settling.settles,
             live_per_owner_max=self.options.live_per_owner_max,
         )
         stream_id = stream_id if stream_id is not None else uuid.uuid4().hex
@@ -355,7 +348,7 @@ class Playhead:
             owner=owner,
             metadata=metadata or {},
             retention_s=retention_s or self.options.retention_s,
-            needs_settling=self._settle_hook is not None,
+            needs_settling=self._settling.settles,
             live_per_owner_max=self.options.live_per_owner_max,
         )
         stream_id = check_stream_id(stream_id if stream_id is not None else uuid.uuid4().hex)
@@ -376,7 +369,7 @@ class Playhead:
         return Writer(self._adopt(applied.info), keep_open=keep_open)
 
     def _adopt(self, info: StreamInfo) -> Producer:
-        producer = Producer(self._store, info, self.options, self._settle)
+        producer = Producer(self._store, info, self.options, self._settling.stream)
         self._producers[info.stream_id] = producer
 
         def forget(closed: "asyncio.Future[StreamInfo | None]") -> None:
@@ -470,7 +463,7 @@ class Playhead:
         await self._check(principal, "cancel", await self._store.load(stream_id))
         applied = await self._store.apply(stream_id, RequestCancel(principal, reason))
         if applied.changed and not applied.info.is_live:
-            await self._settle(applied.info)
+            await self._settling.stream(applied.info)
         return applied.info
 
     async def delete(self, stream_id: str, *, principal: str | None = None) -> None:
@@ -502,35 +495,7 @@ class Playhead:
 
     async def settle(self, thread_id: str) -> None:
         """Settle what earlier streams of a thread left unsettled; call it before reading the thread's history."""
-        if self._settle_hook is not None:
-            query = Query(status=Status.CLOSED, thread_ids=(thread_id,), settled=False)
-            for info in reversed(await self._store.find(query)):
-                await self._settle(info)
-
-    async def _settle(self, info: StreamInfo) -> None:
-        task = self._begin_settling(info)
-        if task is not None:
-            await asyncio.shield(task)
-
-    def _begin_settling(self, info: StreamInfo) -> "asyncio.Task[None] | None":
-        """Settle once at a time per stream; failures are logged and tried again later by the housekeeper."""
-        if self._settle_hook is None or info.settled:
-            return None
-        task = self._settling.get(info.stream_id)
-        if task is None:
-            task = self._settling[info.stream_id] = self._spawn(self._settle_once(self._settle_hook, info))
-            task.add_done_callback(lambda _: self._settling.pop(info.stream_id, None))
-        return task
-
-    async def _settle_once(self, hook: SettleHook, info: StreamInfo) -> None:
-        try:
-            async with self._settle_slots, asyncio.timeout(_SETTLE_MAX_S):
-                if (await self._store.load(info.stream_id)).settled:
-                    return  # by somebody else, since ``info`` was read
-                await hook(info)
-            await self._store.apply(info.stream_id, Settle())
-        except Exception:
-            logger.exception("stream %s: not settled yet; it will be tried again", info.stream_id)
+        await self._settling.thread(thread_id)
 
     # ---- helpers -----------------------------------------------------------------------------------
 
