@@ -21,7 +21,8 @@ from typing import Any, Self
 import httpx
 
 from playhead.server.app import create_app
-from playhead.server.chat import Chat, open_chat
+from playhead.server.chat import Chat
+from playhead.server.opening import open_chat
 from playhead.server.serve import DrainingServer, listen, make_server
 from playhead.server.settings import Settings
 from playhead.streams import Playhead
@@ -143,11 +144,16 @@ async def frames_of(http: httpx.AsyncClient, path: str, **options: Any) -> list[
 class ServerProcess:
     """``playhead serve`` in a process of its own, in a directory of its own."""
 
-    def __init__(self, directory: Path, *arguments: str, port: int = 0, **environment: str) -> None:
+    def __init__(
+        self, directory: Path, *arguments: str, port: int = 0, kill_at: str | None = None, **environment: str
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        command = [Path(sys.executable).parent / "playhead"]
+        if kill_at is not None:
+            command = [Path(sys.executable), Path(__file__).with_name("kill_at.py"), Path(kill_at)]
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("PLAYHEAD_", "OPENAI_"))}
         self.process = subprocess.Popen(
-            [Path(sys.executable).parent / "playhead", "serve", "--port", str(port), *arguments],
+            [*command, "serve", "--port", str(port), *arguments],
             cwd=directory,
             env={**keep, **environment},
             stdout=subprocess.PIPE,

@@ -12,6 +12,7 @@ from openai_server import Answer, OpenAIServer
 from running_server import Server, eventually, serving
 
 from playhead import Query, Status
+from playhead.server.turns import turns_of
 
 OWNER = "local"
 STUCK = "/slow 600 hello"
@@ -39,6 +40,8 @@ async def turns(server: Server, thread_id: str, **params: Any) -> list[dict[str,
     answer = await server.http.get("/v1/thread", params={"thread_id": thread_id, **params})
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()
+    times = [turn.pop("created_at") for turn in found]
+    assert times == sorted(times)
     return found
 
 
@@ -57,7 +60,8 @@ async def test_a_message_is_answered_and_becomes_history(server: Server) -> None
     human, ai = await turns(server, started["thread_id"])
     assert (human["type"], human["content"]) == ("human", "/pace 0 hello there")
     assert human["stream_id"] == started["stream_id"]
-    assert ai == {"type": "ai", "content": await streamed(server, started["stream_id"])}
+    stream_id = started["stream_id"]
+    assert ai == {"type": "ai", "content": await streamed(server, stream_id), "stream_id": stream_id}
     assert "demo model" in ai["content"]
 
 
@@ -66,7 +70,9 @@ async def test_both_paths_are_the_same_door(server: Server) -> None:
     started = answer.json()
     await finished(server, started)
     params = {"thread_id": started["thread_id"]}
-    assert (await server.http.get("/thread", params=params)).json() == await turns(server, **params)
+    assert (await server.http.get("/thread", params=params)).json() == (
+        await server.http.get("/v1/thread", params=params)
+    ).json()
     assert (await server.http.post("/chat/cancel", params=params)).json()["cancelled"] is False
 
 
@@ -112,6 +118,7 @@ async def test_a_busy_thread_is_409_with_the_running_stream(server: Server) -> N
     await server.playhead.cancel(started["stream_id"], principal=OWNER)
 
 
+@pytest.mark.proves("C8")
 async def test_of_racing_messages_one_is_answered_and_the_others_are_409(server: Server) -> None:
     await server.http.get("/health")
     thread_id = str(uuid.uuid4())
@@ -123,7 +130,7 @@ async def test_of_racing_messages_one_is_answered_and_the_others_are_409(server:
     await server.playhead.cancel(winner["stream_id"], principal=OWNER)
 
 
-@pytest.mark.proves("C1")
+@pytest.mark.proves("C1", "C8")
 async def test_supersede_stops_the_running_answer_and_keeps_both_messages(server: Server) -> None:
     first = await said(server, STUCK)
     second = await said(server, "/pace 0 instead", thread_id=first["thread_id"], supersede=True)
@@ -197,7 +204,7 @@ async def test_an_answer_that_cannot_be_settled_is_read_from_its_stream(
     async def broken(*_: object) -> None:
         raise RuntimeError("the history cannot be written")
 
-    monkeypatch.setattr(server.chat._agent, "settle", broken)
+    monkeypatch.setattr(server.chat.threads, "settle", broken)
     started = await said(server, "/pace 0 /error hello")
     await finished(server, started)
     human, ai = await turns(server, started["thread_id"])
@@ -241,8 +248,8 @@ async def test_unknown_and_foreign_threads_are_empty_and_cannot_be_written(serve
     assert (await server.http.post("/chat/cancel", params={"thread_id": thread_id})).json()["cancelled"] is False
     for supersede in (False, True):
         answer = await say(server, "mine now", thread_id=thread_id, supersede=supersede)
-        assert (answer.status_code, answer.json()["code"]) == (404, "stream-not-found")
-    assert len(await server.chat.thread(thread_id, principal="ann")) == 2
+        assert (answer.status_code, answer.json()["code"]) == (404, "thread-not-found")
+    assert len(await turns_of(server.chat, thread_id, principal="ann")) == 2
 
 
 async def _closed(server: Server, thread_id: str) -> bool:

@@ -5,6 +5,7 @@
     │   ├── InvalidStreamId, InvalidEvent, InvalidSetting
     │   └── CursorInvalid, CursorOfAnotherStream
     ├── StreamNotFound ......... unknown, or not the caller's: strangers cannot tell the two apart
+    ├── ThreadNotFound ......... likewise
     ├── StreamExpired .......... it was here; retention has taken it
     ├── CursorAhead ............ the cursor is past everything stored
     ├── Diverged ............... what the reader saw is not what the store holds (data was lost)
@@ -77,6 +78,12 @@ class CursorOfAnotherStream(BadRequest):
 
 class StreamNotFound(PlayheadError):
     code, http_status, grpc_status = "stream-not-found", 404, "NOT_FOUND"
+
+
+class ThreadNotFound(PlayheadError):
+    """Unknown, deleted, or not the caller's. Facts: ``thread_id``."""
+
+    code, http_status, grpc_status = "thread-not-found", 404, "NOT_FOUND"
 
 
 class StreamExpired(PlayheadError):

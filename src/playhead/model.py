@@ -25,7 +25,6 @@ from playhead.errors import BadRequest, CursorInvalid, InvalidEvent, InvalidStre
 STREAM_ID_MAX_CHARACTERS = 1_000
 CURSOR_MAX_BYTES = 64
 TYPE_MAX_BYTES = 255
-BEFORE_EVERYTHING = 0
 
 RESERVED = "playhead."
 _BINARY = (bytes, bytearray, memoryview)

@@ -7,10 +7,11 @@ from fastapi import FastAPI
 
 from playhead import __version__
 from playhead.adapters.starlette import BareStreams, answer_errors, draining_at_stop
-from playhead.server import chat_routes, docs, page, stream_routes
+from playhead.server import chat_routes, docs, page, stream_routes, thread_routes
 from playhead.server.body_limit import BodyLimit
-from playhead.server.chat import Chat, open_chat
+from playhead.server.chat import Chat
 from playhead.server.local_guard import LocalGuard
+from playhead.server.opening import open_chat
 from playhead.server.problems import install_problems
 from playhead.server.settings import Settings
 from playhead.server.stream_ids import EncodedStreamIds
@@ -53,8 +54,9 @@ def create_app(settings: Settings | None = None, chat: Chat | None = None) -> Fa
     answer_errors(app)
     install_problems(app)
     app.include_router(stream_routes.router)
-    app.include_router(chat_routes.router, prefix="/v1")
-    app.include_router(chat_routes.router, include_in_schema=False)
+    for router in (chat_routes.router, thread_routes.router):
+        app.include_router(router, prefix="/v1")
+        app.include_router(router, include_in_schema=False)
     app.include_router(stream_routes.health)
     app.include_router(docs.router, include_in_schema=False)
     page.install_page(app)

@@ -11,8 +11,9 @@ from playhead.errors import PlayheadError, StreamNotFound
 from playhead.server.access import Principal, TheChat
 from playhead.server.chat_frames import CHAT
 from playhead.server.problems import PROBLEMS
+from playhead.server.thread_ids import ThreadId
 from playhead.server.thread_stream import open_thread_tail
-from playhead.server.views import CancelledView, StartedView, TurnView
+from playhead.server.views import CancelledView, StartedView
 
 MESSAGE_MAX_CHARACTERS = 200_000
 
@@ -25,14 +26,6 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def _canonical(thread_id: str) -> str:
-    """A UUID in its usual form; anything else is an unknown thread, not an error."""
-    try:
-        return str(UUID(thread_id))
-    except ValueError:
-        return thread_id
-
-
 class Message(BaseModel):
     """What the user says."""
 
@@ -43,7 +36,6 @@ class Message(BaseModel):
     )
 
 
-ThreadId = Annotated[str, Query(max_length=1_000), AfterValidator(_canonical)]
 Key = Annotated[str | None, Header(max_length=255, description="Repeat a request safely: same key, same stream.")]
 
 
@@ -101,15 +93,3 @@ async def cancel(thread_id: ThreadId, chat: TheChat, principal: Principal) -> Ca
             continue  # deleted meanwhile
         return CancelledView(cancelled=info.cancel is not None, thread_id=thread_id, stream_id=info.stream_id)
     return CancelledView(cancelled=False, thread_id=thread_id, stream_id=None)
-
-
-@router.get("/thread", summary="Read a thread", response_model_exclude_none=True)
-async def thread(
-    thread_id: ThreadId,
-    chat: TheChat,
-    principal: Principal,
-    all: Annotated[bool, Query(description="Also answers that ended before their first word.")] = False,  # noqa: A002
-) -> list[TurnView]:
-    """The turns so far, oldest first; none for an unknown thread. A running answer is not among them: follow it."""
-    turns = await chat.thread(thread_id, principal=principal)
-    return [turn for turn in turns if turn.content or all]

@@ -26,8 +26,8 @@ import uvicorn
 
 from playhead.errors import InvalidSetting
 from playhead.server.app import create_app
-from playhead.server.chat import open_chat
 from playhead.server.local_guard import is_loopback
+from playhead.server.opening import open_chat
 from playhead.server.settings import Settings
 from playhead.streams import Playhead
 

@@ -33,6 +33,12 @@ class Settings(BaseSettings):
         default=None,
         description="Where streams are kept: `sqlite:///path` or `memory://`; `playhead.db` in the data directory.",
     )
+    database: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("PLAYHEAD_DATABASE", "DATABASE_URI"),
+        description="Where threads and their history are kept: `sqlite:///path` or `postgresql://user:password@host/db`;"
+        " `threads.db` in the data directory.",
+    )
 
     openai_api_key: SecretStr | None = Field(
         default=None,
@@ -92,6 +98,13 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str:
         return self.store or f"sqlite:///{self.data_dir / 'playhead.db'}"
+
+    @property
+    def database_url(self) -> str:
+        """Threads of streams in memory would outlive them, so these are in memory too."""
+        if self.database is not None:
+            return self.database
+        return "sqlite://" if self.store_url.startswith("memory:") else f"sqlite:///{self.data_dir / 'threads.db'}"
 
     @property
     def checkpoints(self) -> str:

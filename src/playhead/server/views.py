@@ -1,11 +1,15 @@
 """What the doors answer with, as JSON: the public part of the engine's words, and nothing of its internals."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from playhead.conversations import Entry, Thread
 from playhead.model import OutcomeKind, Status, StreamInfo
+from playhead.server.answer import Part, text_of
+
+NEW_CHAT = "New Chat"
 
 
 class OutcomeView(BaseModel):
@@ -86,6 +90,31 @@ class CancelledView(BaseModel):
     stream_id: str | None
 
 
+class ThreadView(BaseModel):
+    """A thread: a conversation."""
+
+    id: str
+    chat_name: str = Field(description="`New Chat` until somebody gives it a name.")
+    preview: str = Field(description="How its first message begins.")
+    created_at: datetime
+    last_activity_time: datetime
+    archived: bool
+    live: bool = Field(description="An answer is being written.")
+
+    @classmethod
+    def of(cls, thread: Thread, *, live: bool) -> Self:
+        facts = {
+            "id": thread.thread_id,
+            "chat_name": thread.title or NEW_CHAT,
+            "preview": thread.preview,
+            "created_at": thread.created_at,
+            "last_activity_time": thread.last_activity_at,
+            "archived": thread.archived_at is not None,
+            "live": live,
+        }
+        return cls.model_validate(_sound(facts))
+
+
 class TurnView(BaseModel):
     """One turn of a conversation. Keys behind the first two are there only when they say something."""
 
@@ -98,20 +127,61 @@ class TurnView(BaseModel):
     outcome: OutcomeKind | None = Field(
         default=None, description="How the answer ended, if not as a plain finished one."
     )
-    error: str | None = Field(default=None, description="What went wrong, while the stream is still known.")
+    error: str | None = Field(default=None, description="What went wrong, when it failed.")
+    created_at: datetime | None = None
+    parts: list[dict[str, Any]] | None = Field(
+        default=None, description="Texts and tool calls in their order, when the answer called tools."
+    )
 
     @classmethod
-    def human(cls, content: str, info: StreamInfo | None) -> Self:
-        view = cls(type="human", content=_sound(content), stream_id=info.stream_id if info else None)
-        if info is not None and info.is_live:
-            view.live = True
+    def of(cls, entry: Entry) -> Self:
+        """A turn of the history."""
+        view = cls(
+            type="human" if entry.role == "user" else "ai",
+            content=_sound(entry.text),
+            stream_id=entry.stream_id,
+            created_at=_time(entry.created_at),
+        )
+        if entry.role == "assistant":
+            view._tell(entry.parts, entry.outcome, entry.error)
         return view
 
     @classmethod
-    def ai(cls, content: str, outcome: OutcomeKind | None, stream_id: str | None, info: StreamInfo | None) -> Self:
-        error = info.outcome.error if info and info.outcome else None
-        kind = None if outcome is OutcomeKind.COMPLETED else outcome
-        return cls(type="ai", content=_sound(content), stream_id=stream_id, outcome=kind, error=_sound(error))
+    def human(cls, content: str, info: StreamInfo) -> Self:
+        """A message whose answer is not part of the history yet."""
+        live: Literal[True] | None = True if info.is_live else None
+        return cls(
+            type="human",
+            content=_sound(content),
+            stream_id=info.stream_id,
+            live=live,
+            created_at=_time(info.created_at),
+        )
+
+    @classmethod
+    def ai(cls, parts: list[Part], info: StreamInfo) -> Self:
+        """An answer that is not part of the history yet."""
+        view = cls(
+            type="ai", content=_sound(text_of(parts)), stream_id=info.stream_id, created_at=_time(info.created_at)
+        )
+        if info.outcome is not None:
+            view._tell(parts, info.outcome.kind, info.outcome.error)
+        return view
+
+    @classmethod
+    def speaking(cls, info: StreamInfo) -> Self:
+        """An answer without a question, recorded by somebody else just now."""
+        return cls(type="ai", content="", stream_id=info.stream_id, live=True, created_at=_time(info.created_at))
+
+    def _tell(self, parts: list[Part], outcome: OutcomeKind | None, error: str | None) -> None:
+        self.outcome = None if outcome is OutcomeKind.COMPLETED else outcome
+        self.error = _sound(error)
+        if any(part["type"] != "text" for part in parts):
+            self.parts = _sound(parts)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _sound(value: Any) -> Any:
