@@ -27,35 +27,39 @@ STALLED_S = 60.0
 _TICK_S = 1.0
 
 
-class EventStream:
-    """An ASGI application that sends one stream, from the tail's cursor to the close, as server-sent events.
+class OpenResponse:
+    """A response that stays open: says what is ready, keeps the connection alive, notices that nobody is there.
 
-    The tail must be open, so that errors have become a proper answer before the first byte. 204 when the cursor is
-    at the close already: a browser's EventSource then stops reconnecting.
+    Subclasses tell what is ready (``_next``), whether they wait for it (``is_waiting``), and can be woken (``nudge``).
     """
 
-    def __init__(
-        self,
-        tail: Tail,
-        encoder: Encoder = NATIVE,
-        headers: list[tuple[bytes, bytes]] | None = None,
-    ) -> None:
-        self.tail = tail
-        self._encoder = encoder
-        self._headers = [*HEADERS, *(headers or [])]
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers = headers
         self._task: asyncio.Task[Any] | None = None
         self._due_at = 0.0
         self._present_at = 0.0
         self._sending_since: float | None = None
         self._gave_up = False
 
+    @property
+    def is_waiting(self) -> bool:
+        raise NotImplementedError
+
+    def nudge(self) -> None:
+        """Make a waiting ``_next`` return empty-handed."""
+        raise NotImplementedError
+
+    async def _next(self) -> tuple[bytes, bool]:
+        """What is to be written, waiting while that is nothing; and whether it is the end."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Give back everything that the response holds."""
+        raise NotImplementedError
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         ticker = _ticker()
         try:
-            if self.tail.outcome is not None:
-                await send({"type": "http.response.start", "status": 204, "headers": self._headers[1:]})
-                await send({"type": "http.response.body", "body": b""})
-                return
             self._task = asyncio.current_task()
             ticker.add(self)
             await self._bounded(send, {"type": "http.response.start", "status": 200, "headers": self._headers})
@@ -68,34 +72,24 @@ class EventStream:
                 raise
         finally:
             ticker.discard(self)
-            await self.tail.aclose()
+            await self.aclose()
 
     async def _follow(self, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        tail, encode = self.tail, self._encoder.encode
-        body = opening(RETRY_MS)
+        body, is_last = opening(RETRY_MS), False
         self._present_at = loop.time()
-        try:
-            while True:
-                now = loop.time()
-                if body:
-                    await self._bounded(send, {"type": "http.response.body", "body": body, "more_body": True})
-                    self._due_at = now + KEEP_ALIVE_S
-                if now - self._present_at >= PRESENCE_S:
-                    if await _has_left(receive):
-                        return
-                    self._present_at = now
-                batches = await tail.ready()
-                if batches:
-                    body = encode(tail.info, batches)
-                elif tail.outcome is not None:
-                    body = self._encoder.close(tail.info)
-                    break
-                else:  # nudged by the ticker
-                    body = KEEP_ALIVE if loop.time() >= self._due_at else b""
-        except PlayheadError as error:
-            # Trouble that passes says nothing: the reader reconnects with its cursor.
-            body = b"" if error.retryable else self._encoder.error(error)
+        while not is_last:
+            now = loop.time()
+            if body:
+                await self._bounded(send, {"type": "http.response.body", "body": body, "more_body": True})
+                self._due_at = now + KEEP_ALIVE_S
+            if now - self._present_at >= PRESENCE_S:
+                if await _has_left(receive):
+                    return
+                self._present_at = now
+            body, is_last = await self._next()
+            if not (body or is_last) and loop.time() >= self._due_at:
+                body = KEEP_ALIVE
         await self._bounded(send, {"type": "http.response.body", "body": body})
 
     async def _bounded(self, send: Send, message: Message) -> None:
@@ -110,8 +104,60 @@ class EventStream:
             if now - self._sending_since > STALLED_S and self._task is not None and not self._gave_up:
                 self._gave_up = True
                 self._task.cancel()
-        elif self.tail.is_waiting and (now >= self._due_at or now - self._present_at >= PRESENCE_S):
-            self.tail.nudge()
+        elif self.is_waiting and (now >= self._due_at or now - self._present_at >= PRESENCE_S):
+            self.nudge()
+
+
+class EventStream(OpenResponse):
+    """An ASGI application that sends one stream, from the tail's cursor to the close, as server-sent events.
+
+    The tail must be open, so that errors have become a proper answer before the first byte. 204 when the cursor is
+    at the close already: a browser's EventSource then stops reconnecting. ``playhead-tail`` tells how much there was
+    when the response began: who has that has caught up.
+    """
+
+    def __init__(
+        self,
+        tail: Tail,
+        encoder: Encoder = NATIVE,
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        there = (b"playhead-tail", str(tail.info.tail).encode())
+        super().__init__([*HEADERS, there, *(headers or [])])
+        self.tail = tail
+        self._encoder = encoder
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if self.tail.outcome is None:
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            await send({"type": "http.response.start", "status": 204, "headers": self._headers[1:]})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await self.aclose()
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.tail.is_waiting
+
+    def nudge(self) -> None:
+        self.tail.nudge()
+
+    async def _next(self) -> tuple[bytes, bool]:
+        try:
+            batches = await self.tail.ready()
+        except PlayheadError as error:
+            # Trouble that passes says nothing: the reader reconnects with its cursor.
+            return b"" if error.retryable else self._encoder.error(error), True
+        if batches:
+            return self._encoder.encode(self.tail.info, batches), False
+        if self.tail.outcome is not None:
+            return self._encoder.close(self.tail.info), True
+        return b"", False
+
+    async def aclose(self) -> None:
+        await self.tail.aclose()
 
 
 async def _has_left(receive: Receive) -> bool:
@@ -138,15 +184,15 @@ class _Ticker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._open: set[EventStream] = set()
+        self._open: set[OpenResponse] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, response: EventStream) -> None:
+    def add(self, response: OpenResponse) -> None:
         self._open.add(response)
         if self._timer is None:
             self._timer = self._loop.call_later(_TICK_S, self._tick)
 
-    def discard(self, response: EventStream) -> None:
+    def discard(self, response: OpenResponse) -> None:
         self._open.discard(response)
         if not self._open and self._timer is not None:
             self._timer.cancel()

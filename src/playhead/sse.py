@@ -12,23 +12,30 @@
     event: playhead.error                      the stream cannot be read on; a problem document (RFC 9457)
     data: {"type":…,"title":…,"status":…}
 
+With ``?coalesce=text`` neighbouring text events that are ready together become one frame:
+
+    id: <cursor of the last>
+    event: text
+    data: {"first":3,"offset":41,"data":"what the events 3 to 41 say, joined"}
+
 JSON escapes CR, LF and NUL, so a frame can neither be torn nor injected. The keep-alive is a comment line without a
 blank line behind it: it belongs to the frame that follows, and strict parsers never see an empty event.
 """
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
 from playhead.errors import PlayheadError
-from playhead.model import Batch, StreamInfo, cursor_prefix
+from playhead.model import TEXT, Batch, StreamInfo, cursor_prefix
 
 CLOSE_EVENT = "playhead.close"
 ERROR_EVENT = "playhead.error"
 KEEP_ALIVE = b": keep-alive\n"
+JOINED_MAX_CHARACTERS = 65_536
 HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
@@ -71,12 +78,80 @@ def _value(data: bytes) -> str:
         return f'"{base64.b64encode(data).decode()}","encoding":"base64"'
 
 
-def close_frame(info: StreamInfo) -> bytes:
-    """The last frame of a closed stream."""
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """One event, or neighbouring text events as one. ``value`` is what stands behind ``"data":`` in JSON."""
+
+    epoch: int
+    first: int
+    offset: int
+    type: str
+    value: str
+
+    @property
+    def place(self) -> str:
+        return (
+            f'"first":{self.first},"offset":{self.offset}' if self.first != self.offset else f'"offset":{self.offset}'
+        )
+
+
+def joined(batches: Iterable[Batch]) -> Iterator[Joined]:
+    """The events of neighbouring batches, with text that follows text joined, up to 64 Ki characters at a time.
+
+    Only text that is UTF-8 is joined, and only within one epoch: the cursor of the last says what a reader has.
+    """
+    run: list[str] = []
+    epoch = first = offset = size = 0
+
+    def end_run() -> Iterator[Joined]:
+        if run:
+            yield Joined(epoch, first, offset, TEXT, json.dumps("".join(run), ensure_ascii=False))
+            run.clear()
+
+    for batch in batches:
+        types = repeat(batch.types) if isinstance(batch.types, str) else batch.types
+        for at, kind, data in zip(range(batch.first, batch.last + 1), types, batch.datas, strict=False):
+            text = _joinable(data) if kind == TEXT else None
+            if run and (text is None or batch.epoch != epoch or size + len(text) > JOINED_MAX_CHARACTERS):
+                yield from end_run()
+            if text is None:
+                yield Joined(batch.epoch, at, at, kind, _value(data))
+                continue
+            if not run:
+                epoch, first, size = batch.epoch, at, 0
+            run.append(text)
+            offset, size = at, size + len(text)
+    yield from end_run()
+
+
+def _joinable(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def coalesced(info: StreamInfo, batches: Iterable[Batch]) -> bytes:
+    """Batches of a stream as native frames, text joined."""
+    return "".join(
+        [
+            f"id: {cursor_prefix(info.mark, one.epoch)}{one.offset}\nevent: {one.type}\n"
+            f'data: {{{one.place},"data":{one.value}}}\n\n'
+            for one in joined(batches)
+        ]
+    ).encode()
+
+
+def close_facts(info: StreamInfo) -> dict[str, Any]:
+    """What a close says: its offset, the outcome, and whatever of ``error``, ``by``, ``reason`` there is."""
     assert info.outcome is not None
     facts = {key: value for key, value in info.outcome._asdict().items() if value is not None and key != "kind"}
-    data = _compact({"offset": info.tail + 1, "outcome": info.outcome.kind, **facts})
-    return f"id: {info.cursor}\nevent: {CLOSE_EVENT}\ndata: {data}\n\n".encode()
+    return {"offset": info.tail + 1, "outcome": info.outcome.kind, **facts}
+
+
+def close_frame(info: StreamInfo) -> bytes:
+    """The last frame of a closed stream."""
+    return f"id: {info.cursor}\nevent: {CLOSE_EVENT}\ndata: {_compact(close_facts(info))}\n\n".encode()
 
 
 def error_frame(error: PlayheadError) -> bytes:
@@ -123,4 +198,16 @@ class Encoder:
         return b"".join([b.encoded(lambda batch: self.batch(info, batch), self.name) for b in batches])
 
 
+class Coalescing(Encoder):
+    """The native form with text joined: few large frames while a reader catches up."""
+
+    __slots__ = ()
+
+    def encode(self, info: StreamInfo, batches: Iterable[Batch]) -> bytes:
+        """Batches as bytes; a single one, as live readers get them, is encoded once for all of them."""
+        batches = list(batches)
+        return coalesced(info, batches) if len(batches) > 1 else Encoder.encode(self, info, batches)
+
+
 NATIVE = Encoder("native", frames, close_frame, error_frame)
+COALESCED = Coalescing("coalesced", lambda info, batch: coalesced(info, [batch]), close_frame, error_frame)

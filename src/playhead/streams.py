@@ -26,6 +26,7 @@ from playhead.feed import Readers
 from playhead.heartbeat import Heartbeat
 from playhead.log import Claim, Create, Delete, RequestCancel, check_readable
 from playhead.model import Event, Outcome, Status, StreamInfo, check_seconds, check_stream_id, check_text
+from playhead.news import ThreadNews
 from playhead.options import Options
 from playhead.producer import SHUTDOWN, Producer, Source, close_source
 from playhead.reader import Tail
@@ -88,6 +89,7 @@ class Playhead:
         self._producers: dict[str, Producer] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self._settling = Settler(store, settle, self._spawn)
+        self._news = ThreadNews(store)
         self._adrift: dict[str, Outcome] = {}
         self._closing: asyncio.Task[None] | None = None
         self._is_open = False
@@ -164,6 +166,7 @@ class Playhead:
         Bounded: takes ``grace_s`` plus ``cancel_grace_s`` plus 5 s at most, whatever sources and store do.
         """
         self._readers.drain()
+        self._news.drain()
         await self._producers_ended(grace_s)
         for producer in list(self._producers.values()):
             producer.stop(SHUTDOWN)
@@ -371,6 +374,7 @@ class Playhead:
     def _adopt(self, info: StreamInfo) -> Producer:
         producer = Producer(self._store, info, self.options, self._settling.stream)
         self._producers[info.stream_id] = producer
+        self._news.began(info)
 
         def forget(closed: "asyncio.Future[StreamInfo | None]") -> None:
             if self._producers.get(info.stream_id) is producer:
@@ -445,6 +449,21 @@ class Playhead:
         """The newest stream on a thread, whatever its state."""
         found = await self.find(Query(thread_ids=(thread_id,), limit=1), principal=principal)
         return found[0] if found else None
+
+    async def watch_thread(
+        self, thread_id: str, tell: Callable[[StreamInfo | None], None], *, principal: str | None = None
+    ) -> list[StreamInfo]:
+        """Have ``tell`` called, within half a second, for each stream that begins on a thread in any process; with
+        None when this process drains.
+
+        A stream may be told of more than once, and to those who may not read it: ask with ``tail``. Returns the
+        newest streams of the thread so far, newest first. Undo it with ``unwatch_thread``. Raises: StoreError.
+        """
+        found = await self._news.watch(thread_id, tell)
+        return [info for info in found if await self._allowed(principal, "list", info)]
+
+    def unwatch_thread(self, thread_id: str, tell: Callable[[StreamInfo | None], None]) -> None:
+        self._news.unwatch(thread_id, tell)
 
     # ---- ending ------------------------------------------------------------------------------------
 

@@ -29,21 +29,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from playhead.asgi import RETRY_MS, EventStream, Problem
-from playhead.errors import PlayheadError
-from playhead.reader import Tail
-from playhead.sse import HEADERS, NATIVE, Encoder, opening
+from playhead.asgi import RETRY_MS, EventStream, OpenResponse, Problem
+from playhead.errors import BadRequest, PlayheadError
+from playhead.sse import COALESCED, HEADERS, NATIVE, Encoder, opening
 from playhead.streams import Playhead
 
 _LATER = "playhead.later"
 
 
 class StreamResponse(Response):
-    """A Starlette response around the bare one: the open tail, from its cursor to the close."""
+    """A Starlette response around a bare one."""
 
-    def __init__(self, tail: Tail, encoder: Encoder = NATIVE) -> None:
+    def __init__(self, stream: OpenResponse) -> None:
         super().__init__()
-        self._stream = EventStream(tail, encoder)
+        self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         later = scope.get(_LATER)
@@ -67,7 +66,7 @@ class BareStreams:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        later: list[EventStream] = []
+        later: list[OpenResponse] = []
         await self.app({**scope, _LATER: later}, receive, send)
         if later:
             await later[0](scope, receive, send)
@@ -89,6 +88,16 @@ def cursor_of(request: Request) -> str | None:
     return request.headers.get("last-event-id") or request.query_params.get("after") or None
 
 
+def encoder_of(request: Request) -> Encoder:
+    """How a reader wants the stream: ``?coalesce=text`` joins neighbouring text. Raises: BadRequest."""
+    match request.query_params.get("coalesce"):
+        case None | "":
+            return NATIVE
+        case "text":
+            return COALESCED
+    raise BadRequest("coalesce=text is all that can be joined", argument="coalesce")
+
+
 def come_back(error: PlayheadError) -> Response:
     """Send a reader away for a moment: 200, ``retry``, the reason as a comment, the end.
 
@@ -99,14 +108,21 @@ def come_back(error: PlayheadError) -> Response:
 
 
 async def stream_response(
-    playhead: Playhead, request: Request, stream_id: str, *, principal: str | None = None, encoder: Encoder = NATIVE
+    playhead: Playhead,
+    request: Request,
+    stream_id: str,
+    *,
+    principal: str | None = None,
+    encoder: Encoder | None = None,
 ) -> Response:
     """Answer a request with a stream as server-sent events, from the reader's cursor to the close.
 
-    204 when the cursor is at the close. Trouble that passes (``error.retryable``: draining, too many readers, store
-    unavailable) is answered with ``come_back``, so that browsers reconnect.
+    The native form unless ``encoder`` is given; ``?coalesce=text`` is obeyed. 204 when the cursor is at the close.
+    Trouble that passes (``error.retryable``: draining, too many readers, store unavailable) is answered with
+    ``come_back``, so that browsers reconnect.
     Raises: what ``Playhead.tail`` raises and asking again would not help; ``install`` turns it into a problem document.
     """
+    encoder = encoder or encoder_of(request)
     try:
         tail = playhead.tail(stream_id, after=cursor_of(request), principal=principal)
         await tail.open()
@@ -114,7 +130,7 @@ async def stream_response(
         if not error.retryable:
             raise
         return come_back(error)
-    return StreamResponse(tail, encoder)
+    return StreamResponse(EventStream(tail, encoder))
 
 
 def answer_errors(app: Starlette) -> None:

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from playhead import __version__
 from playhead.adapters.starlette import BareStreams, answer_errors, draining_at_stop
-from playhead.server import chat_routes, docs, page, stream_routes, thread_routes
+from playhead.server import chat_routes, docs, follow_routes, page, stream_routes, thread_routes
 from playhead.server.body_limit import BodyLimit
 from playhead.server.chat import Chat
 from playhead.server.local_guard import LocalGuard
@@ -54,6 +54,7 @@ def create_app(settings: Settings | None = None, chat: Chat | None = None) -> Fa
     answer_errors(app)
     install_problems(app)
     app.include_router(stream_routes.router)
+    app.include_router(follow_routes.router)
     for router in (chat_routes.router, thread_routes.router):
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from playhead.adapters.starlette import StreamResponse, come_back, cursor_of
+from playhead.asgi import EventStream
 from playhead.errors import PlayheadError, StreamNotFound
 from playhead.server.access import Principal, TheChat
 from playhead.server.chat_frames import CHAT
@@ -80,7 +81,7 @@ async def follow(
         return come_back(error)
     if tail is None:
         return Response(status_code=204, headers={"cache-control": "no-store"})
-    return StreamResponse(tail, CHAT)
+    return StreamResponse(EventStream(tail, CHAT))
 
 
 @router.post("/chat/cancel", summary="Stop the answer of a thread")

@@ -1,7 +1,7 @@
 """The native door: any stream, byte for byte (frames: ``playhead.sse``)."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -53,6 +53,7 @@ async def follow(
     playhead: ThePlayhead,
     principal: Principal,
     after: Annotated[str | None, Query(description="A cursor; a `Last-Event-ID` header wins over it.")] = None,  # noqa: ARG001
+    coalesce: Annotated[Literal["text"] | None, Query(description="Join neighbouring text.")] = None,  # noqa: ARG001
 ) -> Response:
     """Server-sent events: everything after the cursor, then live. The last frame is always `playhead.close`.
 
