@@ -70,7 +70,7 @@ async def plain_turn(http: httpx.AsyncClient, thread_id: str, message: str) -> i
     async with http.stream("POST", "/bench/plain", json=body) as answer:
         async for line in answer.aiter_lines():
             if line.startswith("data: "):
-                size += len(line) - 6
+                size += len(json.loads(line[6:]))
     return size
 
 
@@ -152,7 +152,7 @@ async def first_tokens() -> tuple[float, float, float]:
 
     async def plain(http: httpx.AsyncClient) -> float:
         body = {"thread_id": str(uuid.uuid4()), "message_id": uuid.uuid4().hex, "message": "hello"}
-        return await timed(http.stream("POST", "/bench/plain", json=body), "data: Word")
+        return await timed(http.stream("POST", "/bench/plain", json=body), 'data: "Word"')
 
     async def timed(response: AbstractAsyncContextManager[httpx.Response], line_wanted: str) -> float:
         came_at = 0.0

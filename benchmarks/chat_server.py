@@ -4,6 +4,7 @@ POST /v1/chat/message, GET /v1/streams/{id}     as in the product
 POST /bench/plain                               the same agent, with checkpoints of its own, in a StreamingResponse
 """
 
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -26,7 +27,7 @@ async def plain_answer(agent: ChatAgent, body: dict[str, Any]) -> AsyncIterator[
     async with aclosing(agent.reply(body["thread_id"], body["message_id"], body["message"])) as pieces:
         async for piece in pieces:
             if isinstance(piece, TextPiece):
-                yield f"data: {piece.text}\n\n"
+                yield f"data: {json.dumps(piece.text)}\n\n"
 
 
 def main(folder: str, model_url: str) -> None:

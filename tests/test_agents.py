@@ -7,14 +7,15 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
+from typing import Any
 
-import aiosqlite
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
+from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphRecursionError
-from langgraph.types import StateSnapshot
 from openai_server import Answer, OpenAIServer, ToolCall
 
 from playhead.agents import (
@@ -34,7 +35,12 @@ from playhead.agents import (
     open_agent,
 )
 from playhead.agents.checkpoints import open_checkpoints
+from playhead.agents.history import INTERRUPTED
 from playhead.model import OutcomeKind
+
+pytest_plugins = ["agents_places"]
+
+CountRows = Callable[..., dict[str, int]]
 
 T = "5b1c0b6e-0000-4000-8000-000000000001"
 
@@ -46,9 +52,9 @@ def server() -> AsyncIterator[OpenAIServer]:
 
 
 @pytest.fixture
-def opened(tmp_path: Path, server: OpenAIServer) -> Callable[[], AbstractAsyncContextManager[ChatAgent]]:
-    """Open an agent on the test's file: each time a new one, as another process would."""
-    return lambda: open_agent(tmp_path / "checkpoints.sqlite", choose_model(base_url=server.url))
+def opened(place: str, server: OpenAIServer) -> Callable[[], AbstractAsyncContextManager[ChatAgent]]:
+    """Open an agent on the test's checkpoints: each time a new one, as another process would."""
+    return lambda: open_agent(place, choose_model(base_url=server.url))
 
 
 @pytest.fixture
@@ -117,6 +123,7 @@ async def test_the_demo_models_tool_call_is_told_with_its_result(demo: ChatAgent
     result = next(p for p in pieces if isinstance(p, ToolResultPiece))
     assert [p for p in pieces if not isinstance(p, TextPiece)] == [call, result]
     assert (call.name, result.name, result.id) == ("clock", "clock", call.id)
+    assert result.args == {"timezone": "UTC"}
     assert isinstance(pieces[-1], TextPiece)
     answer = "".join(p.text for p in pieces if isinstance(p, TextPiece))
     assert answer.endswith(f"The clock says: {result.content}\n\na stream is")
@@ -133,7 +140,8 @@ async def test_tool_calls_of_a_real_server_are_told_once_each(agent: ChatAgent, 
         ToolCallPiece("clock", "call_7"),
         ToolCallPiece("clock", "call_8"),
     ]
-    assert sorted(p.id for p in pieces[4:6] if isinstance(p, ToolResultPiece)) == ["call_7", "call_8"]
+    results = sorted((p.id, p.args) for p in pieces[4:6] if isinstance(p, ToolResultPiece))
+    assert results == [("call_7", {"timezone": "UTC"}), ("call_8", {})]
     assert pieces[6:] == [TextPiece("Noon.")]
     assert [tool["function"]["name"] for tool in server.requests[0].body["tools"]] == ["clock"]
     assert [m["role"] for m in server.requests[1].messages] == ["user", "assistant", "tool", "tool"]
@@ -233,7 +241,7 @@ async def test_an_error_in_mid_answer_is_raised_and_the_next_turn_works(demo: Ch
 
 @pytest.mark.parametrize("settled", [True, False])
 async def test_a_cancelled_tool_call_is_closed_and_not_run_again(
-    tmp_path: Path, server: OpenAIServer, settled: bool
+    place: str, server: OpenAIServer, settled: bool
 ) -> None:
     started, runs = asyncio.Event(), []
 
@@ -245,7 +253,7 @@ async def test_a_cancelled_tool_call_is_closed_and_not_run_again(
         await asyncio.Event().wait()
         return ""
 
-    async with open_checkpoints(tmp_path / "checkpoints.sqlite") as checkpointer:
+    async with open_checkpoints(place) as checkpointer:
         agent = ChatAgent(build_graph(choose_model(base_url=server.url), checkpointer, [hang]), checkpointer)
         server.answer(Answer("Wait. ", tool_calls=(ToolCall("hang"),)))
         reading = asyncio.create_task(answer_of(agent, "Do it"))
@@ -269,13 +277,13 @@ async def test_a_call_with_unreadable_arguments_does_not_block_the_thread(
     assert await answer_of(agent, "Well?", "h2") == "Hello world"
 
 
-async def test_a_tool_that_raises_is_an_answer_for_the_model(tmp_path: Path, server: OpenAIServer) -> None:
+async def test_a_tool_that_raises_is_an_answer_for_the_model(place: str, server: OpenAIServer) -> None:
     @tool
     def broken() -> str:
         """Fail."""
         raise ZeroDivisionError("by nought")
 
-    async with open_checkpoints(tmp_path / "checkpoints.sqlite") as checkpointer:
+    async with open_checkpoints(place) as checkpointer:
         agent = ChatAgent(build_graph(choose_model(base_url=server.url), checkpointer, [broken]), checkpointer)
         server.answer(Answer(tool_calls=(ToolCall("broken"),)))
         pieces = await pieces_of(agent, "Do it")
@@ -290,6 +298,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from playhead.agents import ChatAgent, build_graph, choose_model
 from playhead.agents.checkpoints import open_checkpoints
+from playhead.agents.history import INTERRUPTED
 
 @tool
 async def clock() -> str:
@@ -308,21 +317,25 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.mark.crash
-async def test_a_kill_in_mid_tool_call_is_settled_by_another_process(
-    opened: Callable[[], AbstractAsyncContextManager[ChatAgent]], tmp_path: Path, server: OpenAIServer
-) -> None:
-    server.answer(Answer("Let me look. ", tool_calls=(ToolCall("clock"),)))
-    path = str(tmp_path / "checkpoints.sqlite")
+async def killed_when(place: str, url: str, said: bytes) -> None:
+    """Run a reply in a process, until that says so; then kill -9."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", IN_A_PROCESS, path, server.url, T, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", IN_A_PROCESS, place, url, T, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     async with asyncio.timeout(30):
-        while b"in the tool" not in await process.stdout.readline():
+        while said not in await process.stdout.readline():
             assert process.returncode is None
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
+
+
+@pytest.mark.crash
+async def test_a_kill_in_mid_tool_call_is_settled_by_another_process(
+    opened: Callable[[], AbstractAsyncContextManager[ChatAgent]], place: str, server: OpenAIServer
+) -> None:
+    server.answer(Answer("Let me look. ", tool_calls=(ToolCall("clock"),)))
+    await killed_when(place, server.url, b"in the tool")
     for _ in range(2):  # the second time after a crash of the one that settled
         async with opened() as agent:
             await settle(agent, "What time is it?", "Let me look. ", "interrupted")
@@ -334,6 +347,42 @@ async def test_a_kill_in_mid_tool_call_is_settled_by_another_process(
     async with opened() as agent:
         assert await answer_of(agent, "Well?", "h2") == "Hello world"
     assert [m["role"] for m in server.requests[1].messages] == ["user", "assistant", "tool", "user"]
+
+
+@pytest.mark.crash
+async def test_after_a_kill_in_mid_tool_call_the_next_message_works_even_unsettled(
+    opened: Callable[[], AbstractAsyncContextManager[ChatAgent]], place: str, server: OpenAIServer
+) -> None:
+    server.answer(Answer("Let me look. ", tool_calls=(ToolCall("clock", ('{"timezone": "UTC"}',), "call_7"),)))
+    await killed_when(place, server.url, b"in the tool")
+    async with opened() as agent:
+        assert await answer_of(agent, "Well?", "h2") == "Hello world"
+        question, call, result, next_question = server.requests[1].messages
+        assert (question["content"], next_question["content"]) == ("What time is it?", "Well?")
+        assert [(one["id"], one["function"]["name"]) for one in call["tool_calls"]] == [("call_7", "clock")]
+        assert result == {"role": "tool", "tool_call_id": "call_7", "content": INTERRUPTED}
+        await settle(agent, "What time is it?", "Let me look. ", "interrupted")
+        assert await answer_of(agent, "Go on", "h3") == "Hello world"
+    roles = [m["role"] for m in server.requests[2].messages]
+    assert roles == ["user", "assistant", "tool", "user", "assistant", "user"]
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("turn", ["first", "second"])
+async def test_a_kill_before_the_first_word_is_settled_by_another_process(
+    opened: Callable[[], AbstractAsyncContextManager[ChatAgent]], place: str, server: OpenAIServer, turn: str
+) -> None:
+    known = [("human", "Hello", None), ("ai", "Hello world", None)] if turn == "second" else []
+    async with opened() as agent:
+        if known:
+            await answer_of(agent, "Hello", "h0")
+        server.answer(Answer("Once ", "upon", hold_after_chunks=1))
+        await killed_when(place, server.url, b"Once ")
+        await settle(agent, "What time is it?", "Once ", "interrupted")
+        assert await shown(agent) == [*known, ("human", "What time is it?", None), ("ai", "Once ", "interrupted")]
+        assert await answer_of(agent, "Well?", "h2") == "Hello world"
+    sent = [content for _, content, _ in known] + ["What time is it?", "Once ", "Well?"]
+    assert [m["content"] for m in server.requests[-1].messages] == sent
 
 
 # ------------------------------------------------------------------------------------------ settle
@@ -350,6 +399,29 @@ async def test_settling_again_from_anywhere_changes_nothing(
     async with opened() as other:
         await settle(other, "Tell me", streamed, "cancelled")
         assert await other.history(T) == once
+
+
+class Smiling(DemoChatModel):
+    """Says a surrogate pair in halves, as some servers do."""
+
+    async def _astream(self, messages: list[BaseMessage], *_: object, **__: object) -> AsyncIterator[Any]:
+        for text in ("A smile: ", "\ud83d", "\ude00", "!"):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+
+async def test_halves_of_a_character_are_joined(place: str, server: OpenAIServer) -> None:
+    """A half by itself can neither be sent nor stored."""
+    asked = "Smile \ud83d\ude00 \ud83d"
+    expected = ["Smile \U0001f600 \ufffd", "A smile: \U0001f600!"]
+    async with open_agent(place, Smiling()) as agent:
+        streamed = await answer_of(agent, asked)
+        assert streamed == "A smile: \ud83d\ude00!"
+        for outcome, number in (("completed", 1), ("cancelled", 2), ("cancelled", 2)):
+            await agent.settle(T, f"s{number}", "h1", asked, streamed, OutcomeKind(outcome))
+            assert [turn.content for turn in await agent.history(T)] == expected
+    async with open_agent(place, choose_model(base_url=server.url)) as agent:
+        await answer_of(agent, asked, "h2")
+    assert [m["content"] for m in server.requests[-1].messages] == [*expected, expected[0]]
 
 
 async def test_settling_at_the_same_time_in_many_places_is_settling_once(
@@ -381,17 +453,17 @@ async def test_a_settle_that_is_overtaken_loses_nothing(
     known = [] if thread == "new" else ["Hello", "Hello world"]
     if known:
         await answer_of(agent, "Hello", "h0")
-    read_state, reads = agent._graph.aget_state, []
+    read_newest, reads = agent._checkpointer.aget_tuple, []
     async with opened() as other:
 
-        async def read_and_be_overtaken(config: RunnableConfig) -> StateSnapshot:
-            state = await read_state(config)
-            reads.append(state)
+        async def read_and_be_overtaken(config: RunnableConfig) -> CheckpointTuple | None:
+            newest = await read_newest(config)
+            reads.append(newest)
             if len(reads) == 1:
                 await settle(other, "And me", "Twice ", "cancelled", 2)
-            return state
+            return newest
 
-        monkeypatch.setattr(agent._graph, "aget_state", read_and_be_overtaken)
+        monkeypatch.setattr(agent._checkpointer, "aget_tuple", read_and_be_overtaken)
         await settle(agent, "Tell me", "Once ", "interrupted", 1)
     assert [turn.content for turn in await agent.history(T)] == [*known, "And me", "Twice ", "Tell me", "Once "]
 
@@ -492,7 +564,7 @@ async def test_a_reply_that_outlived_its_thread_does_not_bring_it_back(
     assert await agent.history(T) == []
 
 
-async def test_a_cancelled_write_leaves_the_file_usable(agent: ChatAgent) -> None:
+async def test_a_cancelled_write_leaves_the_checkpoints_usable(agent: ChatAgent) -> None:
     """Cancel at every await of a settle in turn: none may leave a transaction open."""
     for steps in range(60):
         task = asyncio.create_task(settle(agent, "Tell me", f"Once {steps}", "cancelled"))
@@ -504,20 +576,20 @@ async def test_a_cancelled_write_leaves_the_file_usable(agent: ChatAgent) -> Non
     assert await shown(agent) == [("human", "Tell me", None), ("ai", "Once upon", "cancelled")]
 
 
-async def test_the_file_does_not_grow_with_the_square_of_a_thread(agent: ChatAgent, tmp_path: Path) -> None:
-    for number in range(5):
+async def test_checkpoints_do_not_grow_with_the_square_of_a_thread(agent: ChatAgent, count_rows: CountRows) -> None:
+    await pieces_of(agent, "Hello", "h0")
+    after_one = count_rows()
+    for number in range(1, 6):
         await answer_of(agent, "Hello", f"h{number}")
-    await settle(agent, "Hello", "Hello world!", "cancelled", 4)
-    async with aiosqlite.connect(tmp_path / "checkpoints.sqlite") as file:
-        for table in ("checkpoints", "writes"):
-            async with file.execute(f"SELECT count(DISTINCT checkpoint_id) FROM {table}") as rows:
-                [kept] = [count async for (count,) in rows]
-                assert kept <= 2
-    assert len(await agent.history(T)) == 10
+        await settle(agent, "Hello", "Hello world!", "cancelled", number)
+    await answer_of(agent, "Hello", "h6")
+    assert count_rows() == after_one
+    assert after_one["checkpoints"] == 2
+    assert len(await agent.history(T)) == 14
 
 
-async def test_the_file_keeps_plain_messages(agent: ChatAgent) -> None:
-    """What is stored is LangChain's own, so that LangGraph's tools can read the file."""
+async def test_plain_messages_are_kept(agent: ChatAgent) -> None:
+    """What is stored is LangChain's own, so that LangGraph's tools can read it."""
     await settle(agent, "Tell me", "Once", "cancelled")
     state = await agent._graph.aget_state({"configurable": {"thread_id": T}})
     ending = state.values["messages"][-1]

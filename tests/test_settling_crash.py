@@ -21,7 +21,7 @@ TURN = {
     "before the stream is made": ("playhead.stores.sqlite:SQLiteStore.apply:before", "Create"),
     "after the stream is made": ("playhead.stores.sqlite:SQLiteStore.apply:after", "Create"),
     "after the first events": ("playhead.stores.sqlite:SQLiteStore.append:after", None),
-    "after a checkpoint": ("playhead.agents.checkpoints:FencedSqliteSaver.aput:after", None),
+    "after a checkpoint": ("playhead.agents.checkpoints:FencedSqliteSaver._store:after", None),
     "before the close": ("playhead.stores.sqlite:SQLiteStore.apply:before", "Close"),
     "after the close": ("playhead.stores.sqlite:SQLiteStore.apply:after", "Close"),
     "before the history": ("playhead.conversations:Threads.settle:before", None),

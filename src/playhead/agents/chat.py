@@ -16,10 +16,10 @@ from typing import Any, cast
 from weakref import WeakValueDictionary
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.graph.state import CompiledStateGraph
@@ -27,10 +27,10 @@ from langgraph.prebuilt import ToolNode
 
 from playhead.model import OutcomeKind
 
-from .checkpoints import StaleCheckpoint, open_checkpoints
+from .checkpoints import FencedSaver, StaleCheckpoint, open_checkpoints
 from .clock import clock
-from .history import Turn, sendable, settled, turns
-from .pieces import Piece, pieces_of
+from .history import Turn, sendable, settled, turns, whole
+from .pieces import Calls, Piece, pieces_of
 
 MAX_STEPS = 25
 """Graph steps per reply: a model that calls tools for ever fails instead."""
@@ -52,7 +52,10 @@ def build_graph(
     answering = model.bind_tools(tools)
 
     async def agent(state: MessagesState) -> dict[str, list[BaseMessage]]:
-        return {"messages": [await answering.ainvoke(sendable(state["messages"]))]}
+        answer = await answering.ainvoke(sendable(state["messages"]))
+        if isinstance(answer.content, str):
+            answer.content = whole(answer.content)
+        return {"messages": [answer]}
 
     def route(state: MessagesState) -> str:
         last = state["messages"][-1]
@@ -76,7 +79,7 @@ class ChatAgent:
     checkpointer (`StaleCheckpoint`).
     """
 
-    def __init__(self, graph: Graph, checkpointer: BaseCheckpointSaver[Any]) -> None:
+    def __init__(self, graph: Graph, checkpointer: FencedSaver) -> None:
         self._graph = graph
         self._checkpointer = checkpointer
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -89,10 +92,10 @@ class ChatAgent:
         model's request before it returns. The thread stays usable; `settle` keeps what was shown.
         Raises: what the model raised; ThreadBusy; StaleCheckpoint.
         """
-        asked = MessagesState(messages=[HumanMessage(text, id=message_id)])
+        asked = MessagesState(messages=[HumanMessage(whole(text), id=message_id)])
         config = RunnableConfig(recursion_limit=MAX_STEPS, **_of(thread_id))
-        seen: set[tuple[str | None, Any]] = set()
-        async with self._alone(thread_id):
+        calls: Calls = {}
+        async with self._alone(thread_id), self._checkpointer.replying(thread_id):
             # "sync": a tool is not run before the message that calls it is on disk.
             run = cast(
                 AsyncGenerator[tuple[BaseMessage, dict[str, Any]]],
@@ -100,12 +103,12 @@ class ChatAgent:
             )
             async with aclosing(run):
                 async for message, metadata in run:
-                    for piece in pieces_of(message, metadata["langgraph_node"], seen):
+                    for piece in pieces_of(message, metadata["langgraph_node"], calls):
                         yield piece
 
     async def history(self, thread_id: str) -> list[Turn]:
         """Return the thread's turns, oldest first; an unknown thread has none. See `Turn` for what is left out."""
-        return turns(await self._messages(thread_id))
+        return turns(_messages_in(await self._checkpointer.aget_tuple(_of(thread_id))))
 
     async def settle(
         self,
@@ -126,8 +129,8 @@ class ChatAgent:
         """
         async with self._alone(thread_id):
             for attempt in range(1, SETTLE_ATTEMPTS + 1):
-                state = await self._graph.aget_state(_of(thread_id))
-                before = state.values.get("messages", [])
+                saved = await self._checkpointer.aget_tuple(_of(thread_id))
+                before = _messages_in(saved)
                 after = settled(
                     before,
                     stream_id=stream_id,
@@ -142,7 +145,8 @@ class ChatAgent:
                 change = [RemoveMessage(REMOVE_ALL_MESSAGES), *after] if before else after
                 try:
                     # On top of the state just read, and as the agent's last word: no step is left to be run.
-                    await self._graph.aupdate_state(state.config, {"messages": change}, as_node="agent")
+                    base = saved.config if saved else _of(thread_id)
+                    await self._graph.aupdate_state(base, {"messages": change}, as_node="agent")
                 except StaleCheckpoint:
                     if attempt == SETTLE_ATTEMPTS:
                         raise
@@ -167,16 +171,16 @@ class ChatAgent:
         finally:
             lock.release()
 
-    async def _messages(self, thread_id: str) -> list[BaseMessage]:
-        state = await self._graph.aget_state(_of(thread_id))
-        return list(state.values.get("messages", []))
-
 
 @asynccontextmanager
-async def open_agent(checkpoint_path: str | Path, model: BaseChatModel) -> AsyncIterator[ChatAgent]:
-    """Open the agent on its checkpoint file, for as long as the context lasts."""
-    async with open_checkpoints(checkpoint_path) as checkpointer:
+async def open_agent(checkpoints: str | Path, model: BaseChatModel) -> AsyncIterator[ChatAgent]:
+    """Open the agent on its checkpoints (see `open_checkpoints`), for as long as the context lasts."""
+    async with open_checkpoints(checkpoints) as checkpointer:
         yield ChatAgent(build_graph(model, checkpointer), checkpointer)
+
+
+def _messages_in(saved: CheckpointTuple | None) -> list[AnyMessage]:
+    return list(saved.checkpoint["channel_values"].get("messages", [])) if saved else []
 
 
 def _of(thread_id: str) -> RunnableConfig:

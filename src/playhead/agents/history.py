@@ -60,6 +60,14 @@ def turns(messages: Sequence[BaseMessage]) -> list[Turn]:
     return [turn for turn in shown if turn.content or turn.outcome]
 
 
+def whole(text: str) -> str:
+    """The text as providers and checkpointers can carry it.
+
+    Some servers send the halves of a surrogate pair one by one: joined they are a character, alone they become U+FFFD.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def sendable(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Return the messages as every provider takes them: no open tool call, no empty answer."""
     return [m for m in close_tool_calls(messages) if not isinstance(m, AIMessage) or m.content or _calls(m)]
@@ -113,6 +121,7 @@ def settled(
     ``completed``, goes into the turn's ending. A turn whose human message is missing is put at the end.
     """
     ending_id = f"{stream_id}:partial"
+    user_text, streamed_text = whole(user_text), whole(streamed_text)
     thread: list[BaseMessage] = [m for m in messages if m.id != ending_id]
     if all(m.id != message_id for m in thread):
         thread.append(HumanMessage(user_text, id=message_id))

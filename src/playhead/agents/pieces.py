@@ -1,5 +1,6 @@
 """What a reply is made of, and how LangGraph's message chunks become it. Pure."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,36 +25,71 @@ class ToolCallPiece:
 
 @dataclass(frozen=True)
 class ToolResultPiece:
-    """What the tool said."""
+    """What the tool said.
+
+    Attributes:
+        args: What it was called with; None if that was not a JSON object.
+    """
 
     name: str
     id: str
     content: str
+    args: dict[str, Any] | None = None
 
 
 Piece = TextPiece | ToolCallPiece | ToolResultPiece
 
 
-def pieces_of(message: BaseMessage, node: str, seen: set[tuple[str | None, Any]]) -> Iterator[Piece]:
-    """Translate one message of the graph's stream; `seen` remembers which tool calls have been told."""
+@dataclass
+class _Call:
+    """A tool call as far as it has come in."""
+
+    id: str = ""
+    told: bool = False
+    json: str = ""
+
+
+Calls = dict[tuple[str | None, Any], _Call]
+"""The tool calls of one reply, by message and place in it, in the order in which they came."""
+
+
+def pieces_of(message: BaseMessage, node: str, calls: Calls) -> Iterator[Piece]:
+    """Translate one message of the graph's stream; `calls` is the reply's memory, empty at first."""
     if isinstance(message, ToolMessage):
-        yield ToolResultPiece(message.name or "", message.tool_call_id, str(message.text))
+        args = _args_of(message.tool_call_id, calls)
+        yield ToolResultPiece(message.name or "", message.tool_call_id, str(message.text), args)
     # A tool may ask a model of its own; what that one says is not the answer.
     if not isinstance(message, AIMessage) or node != "agent":
         return
     if message.text:
         yield TextPiece(str(message.text))
-    for place, name, call_id in _named_calls(message):
+    for place, name, call_id, args_json in _calls_in(message):
+        call = calls.setdefault((message.id, place), _Call())
+        call.id = call.id or call_id or ""
+        call.json += args_json or ""
         # Some servers repeat the name in every chunk of a call.
-        if (message.id, place) not in seen:
-            seen.add((message.id, place))
-            yield ToolCallPiece(name, call_id or "")
+        if name and not call.told:
+            call.told = True
+            yield ToolCallPiece(name, call.id)
 
 
-def _named_calls(message: AIMessage) -> Iterator[tuple[Any, str, str | None]]:
-    """Yield (place in the message, name, id) of the calls that have a name yet: in chunks, only the first has."""
+def _calls_in(message: AIMessage) -> Iterator[tuple[Any, str | None, str | None, str | None]]:
+    """Yield (place in the message, name, id, arguments as JSON) of the calls; chunks have a part of it each."""
     if isinstance(message, AIMessageChunk):
-        chunks = message.tool_call_chunks
-        yield from ((chunk["index"], chunk["name"], chunk["id"]) for chunk in chunks if chunk["name"])
+        for chunk in message.tool_call_chunks:
+            yield chunk["index"], chunk["name"], chunk["id"], chunk["args"]
     else:
-        yield from ((place, call["name"], call["id"]) for place, call in enumerate(message.tool_calls))
+        for place, call in enumerate(message.tool_calls):
+            yield place, call["name"], call["id"], json.dumps(call["args"])
+
+
+def _args_of(call_id: str, calls: Calls) -> dict[str, Any] | None:
+    # The newest: some servers number their calls anew in each message.
+    call = next((call for call in reversed(calls.values()) if call.id == call_id), None)
+    if call is None:
+        return None
+    try:
+        args = json.loads(call.json or "{}")  # no arguments at all are sent as no text
+    except ValueError:
+        return None
+    return args if isinstance(args, dict) else None

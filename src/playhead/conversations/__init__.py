@@ -9,8 +9,8 @@
 This is the truth for what was said, from the moment that a stream is settled. Until then its stream is.
 """
 
-from playhead.conversations.database import open_threads
+from playhead.conversations.database import is_postgresql, open_threads
 from playhead.conversations.model import Entry, Part, Settled, Thread, ThreadPage
 from playhead.conversations.threads import Threads
 
-__all__ = ["Entry", "Part", "Settled", "Thread", "ThreadPage", "Threads", "open_threads"]
+__all__ = ["Entry", "Part", "Settled", "Thread", "ThreadPage", "Threads", "is_postgresql", "open_threads"]

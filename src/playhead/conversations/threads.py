@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, case, delete, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, case, delete, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from playhead.conversations.model import Entry, Part, Settled, Thread, ThreadPage
 from playhead.conversations.schema import entries, threads
@@ -57,8 +56,8 @@ class Threads:
         """Make the thread if it is new, else move its last activity to now. Raises: ThreadNotFound."""
         facts = self._facts(thread_id, owner, preview, self._clock())
 
-        async def work(connection: AsyncConnection) -> bool:
-            return (await connection.execute(self._touch, facts)).first() is not None
+        def work(connection: Connection) -> bool:
+            return connection.execute(self._touch, facts).first() is not None
 
         if not (_can_be_kept(thread_id, owner) and await self._database.write(work)):
             raise _not_found(thread_id)
@@ -77,8 +76,8 @@ class Threads:
     async def _change(self, thread_id: str, owner: str, **values: Any) -> Thread:
         statement = update(threads).where(_is(thread_id, owner)).values(values).returning(*_COLUMNS)
 
-        async def work(connection: AsyncConnection) -> AnyRow | None:
-            return (await connection.execute(statement)).first()
+        def work(connection: Connection) -> AnyRow | None:
+            return connection.execute(statement).first()
 
         row = await self._database.write(work) if _can_be_kept(thread_id, owner) else None
         if row is None:
@@ -95,10 +94,10 @@ class Threads:
         buried = and_(threads.c.thread_id == thread_id, threads.c.owner == owner, threads.c.cleared_at.is_(None))
         tombstone = update(threads).where(buried).values({**_NOTHING, "deleted_at": self._now()})
 
-        async def work(connection: AsyncConnection) -> bool:
-            found = (await connection.execute(tombstone.returning(threads.c.thread_id))).first() is not None
+        def work(connection: Connection) -> bool:
+            found = connection.execute(tombstone.returning(threads.c.thread_id)).first() is not None
             if found:
-                await connection.execute(delete(entries).where(entries.c.thread_id == thread_id))
+                connection.execute(delete(entries).where(entries.c.thread_id == thread_id))
             return found
 
         if not (_can_be_kept(thread_id, owner) and await self._database.write(work)):
@@ -109,9 +108,9 @@ class Threads:
         old = threads.c.cleared_at < self._now() - _us(TOMBSTONES_KEPT_S)
         left = and_(threads.c.deleted_at.is_not(None), threads.c.cleared_at.is_(None))
 
-        async def work(connection: AsyncConnection) -> list[tuple[str, str]]:
-            await connection.execute(delete(threads).where(old))
-            rows = await connection.execute(select(threads.c.thread_id, threads.c.owner).where(left))
+        def work(connection: Connection) -> list[tuple[str, str]]:
+            connection.execute(delete(threads).where(old))
+            rows = connection.execute(select(threads.c.thread_id, threads.c.owner).where(left))
             return [(row[0], row[1]) for row in rows]
 
         return await self._database.write(work)
@@ -120,8 +119,8 @@ class Threads:
         """Nothing of the thread is left elsewhere either. Its tombstone goes after 30 days."""
         done = update(threads).where(threads.c.thread_id == thread_id, threads.c.deleted_at.is_not(None))
 
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(done.values(cleared_at=self._now()))
+        def work(connection: Connection) -> None:
+            connection.execute(done.values(cleared_at=self._now()))
 
         await self._database.write(work)
 
@@ -144,11 +143,11 @@ class Threads:
             threads.c.deleted_at.is_not(None),
         )
 
-        async def work(connection: AsyncConnection) -> bool | None:
-            if (await connection.execute(self._touch, facts)).first() is None:
-                return False if (await connection.execute(select(threads.c.owner).where(deleted))).first() else None
+        def work(connection: Connection) -> bool | None:
+            if connection.execute(self._touch, facts).first() is None:
+                return False if connection.execute(select(threads.c.owner).where(deleted)).first() else None
             if rows:
-                await connection.execute(self._keep, rows)
+                connection.execute(self._keep, rows)
             return True
 
         kept = await self._database.write(work)
@@ -165,8 +164,8 @@ class Threads:
             .order_by(entries.c.position, entries.c.entry_id)
         )
 
-        async def work(connection: AsyncConnection) -> list[AnyRow]:
-            return list(await connection.execute(question))
+        def work(connection: Connection) -> list[AnyRow]:
+            return list(connection.execute(question))
 
         return [_entry(row) for row in await self._database.read(work)] if _can_be_kept(thread_id, owner) else []
 
@@ -175,8 +174,8 @@ class Threads:
     async def get(self, thread_id: str, *, owner: str) -> Thread:
         """Raises: ThreadNotFound."""
 
-        async def work(connection: AsyncConnection) -> AnyRow | None:
-            return (await connection.execute(select(*_COLUMNS).where(_is(thread_id, owner)))).first()
+        def work(connection: Connection) -> AnyRow | None:
+            return connection.execute(select(*_COLUMNS).where(_is(thread_id, owner))).first()
 
         row = await self._database.read(work) if _can_be_kept(thread_id, owner) else None
         if row is None:
@@ -210,8 +209,8 @@ class Threads:
         newest = (threads.c.last_activity_at.desc(), threads.c.thread_id.desc())
         question = select(*_COLUMNS).where(*wanted).order_by(*newest).limit(limit + 1)
 
-        async def work(connection: AsyncConnection) -> list[AnyRow]:
-            return list(await connection.execute(question))
+        def work(connection: Connection) -> list[AnyRow]:
+            return list(connection.execute(question))
 
         rows = await self._database.read(work)
         more = f"{rows[limit - 1].last_activity_at}.{rows[limit - 1].thread_id}" if len(rows) > limit else None

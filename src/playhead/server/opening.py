@@ -1,15 +1,14 @@
 """Everything behind the doors, opened in order and closed in reverse: threads, agent, streams."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from langchain_core.language_models import BaseChatModel
 
 from playhead.agents import choose_model, open_agent
-from playhead.conversations import open_threads
-from playhead.errors import InvalidSetting, StoreUnavailable
+from playhead.conversations import is_postgresql, open_threads
+from playhead.errors import InvalidSetting
 from playhead.model import StreamInfo
 from playhead.server.chat import Chat
 from playhead.server.deletion import heal_deletions
@@ -29,13 +28,7 @@ async def open_chat(settings: Settings) -> AsyncIterator[Chat]:
     )
     async with AsyncExitStack() as stack:
         threads = await stack.enter_async_context(open_threads(settings.database_url))
-        try:
-            agent = await stack.enter_async_context(open_agent(settings.checkpoints, model))
-        except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(
-                f"the agent's file {settings.checkpoints} cannot be opened: {error}; it must be a SQLite database that"
-                " this user may write, as must be its directory"
-            ) from error
+        agent = await stack.enter_async_context(open_agent(_checkpoints(settings), model))
 
         async def settle(info: StreamInfo) -> None:
             await chat.settle(info)
@@ -49,6 +42,11 @@ async def open_chat(settings: Settings) -> AsyncIterator[Chat]:
             finally:
                 healing.cancel()
                 await asyncio.wait([healing])
+
+
+def _checkpoints(settings: Settings) -> str:
+    """Where the agent keeps its state: with the threads, if these are where other machines see them."""
+    return settings.database_url if is_postgresql(settings.database_url) else settings.checkpoints
 
 
 def _make_data_dir(settings: Settings) -> None:
