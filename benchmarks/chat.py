@@ -26,12 +26,58 @@ CLIENTS = 8
 TURNS = 5
 """Of each client, on one thread, one after the other."""
 
-MESSAGE = "/pace 0 /long 50"
+MESSAGE = "Tell me something."
+WORDS = tuple(f"word{number} " for number in range(50))
 FIRST_TOKENS = 60
 
 
+@dataclass
+class Model:
+    """A chat completions endpoint on loopback: says these words, the first one when it is told to, and notes when."""
+
+    words: tuple[str, ...]
+    waits: bool = False
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    said_at: float = 0.0
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        async with server:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                size = next(line for line in head.split("\r\n") if line.startswith("content-length:"))
+                await reader.readexactly(int(size.partition(":")[2]))
+                await self._answer(writer)
+        writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        if self.waits:
+            self.asked.set()
+            await self.go.wait()
+            self.go.clear()
+        self.said_at = time.perf_counter()
+        for word in self.words:
+            self._say(writer, {"role": "assistant", "content": word}, None)
+            await asyncio.sleep(0)
+        self._say(writer, {}, "stop")
+        writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+
+    def _say(self, writer: asyncio.StreamWriter, delta: dict[str, str], reason: str | None) -> None:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        facts = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "bench", "choices": [choice]}
+        text = f"data: {json.dumps(facts)}\n\n"
+        writer.write(f"{len(text):x}\r\n{text}\r\n".encode())
+
+
 @asynccontextmanager
-async def serving(model_url: str = "") -> AsyncIterator[httpx.AsyncClient]:
+async def serving(model_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A fresh server process, warmed up."""
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         port = listener.getsockname()[1]
@@ -104,46 +150,9 @@ async def turns(http: httpx.AsyncClient) -> tuple[float, str]:
 # ---- the first token -------------------------------------------------------------------------------------
 
 
-@dataclass
-class Model:
-    """A chat completions endpoint that says one word when it is told to, and notes when."""
-
-    go: asyncio.Event = field(default_factory=asyncio.Event)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    said_at: float = 0.0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-                size = next(line for line in head.split("\r\n") if line.startswith("content-length:"))
-                await reader.readexactly(int(size.partition(":")[2]))
-                await self._answer(writer)
-        writer.close()
-
-    async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        self.asked.set()
-        await self.go.wait()
-        self.go.clear()
-        self.said_at = time.perf_counter()
-        for delta, reason in (({"role": "assistant", "content": "Word"}, None), ({}, "stop")):
-            choice = {"index": 0, "delta": delta, "finish_reason": reason}
-            facts = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "bench", "choices": [choice]}
-            self._chunk(writer, f"data: {json.dumps(facts)}\n\n")
-            await asyncio.sleep(0.005)
-        self._chunk(writer, "data: [DONE]\n\n")
-        writer.write(b"0\r\n\r\n")
-
-    def _chunk(self, writer: asyncio.StreamWriter, text: str) -> None:
-        writer.write(f"{len(text):x}\r\n{text}\r\n".encode())
-
-
 async def first_tokens() -> tuple[float, float, float]:
     """Milliseconds from the model's first token to the reader's first event: recorded p50, p99, plain p50."""
-    model = Model()
-    server = await asyncio.start_server(model.serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    model = Model(("Word",), waits=True)
 
     async def recorded(http: httpx.AsyncClient) -> float:
         body = {"message": "hello", "thread_id": str(uuid.uuid4())}
@@ -170,7 +179,7 @@ async def first_tokens() -> tuple[float, float, float]:
         await asyncio.sleep(0.02)  # the reader is attached and waits
         model.go.set()
 
-    async with server, serving(url) as http:
+    async with model.serving() as url, serving(url) as http:
         found: dict[str, list[float]] = {"recorded": [], "plain": []}
         for number in range(FIRST_TOKENS + 5):
             for kind, measure in (("recorded", recorded), ("plain", plain)):
@@ -182,12 +191,12 @@ async def first_tokens() -> tuple[float, float, float]:
 
 
 async def rows(report: Report) -> None:
-    async with serving() as http:
+    async with Model(WORDS).serving() as url, serving(url) as http:
         ratio, detail = await turns(http)
         report.add("whole chat turns per CPU second / unrecorded", ratio, ">= 0.7", detail)
     p50, p99, plain = await first_tokens()
-    detail = f"p99 {p99:.1f} ms; unrecorded p50 {plain:.1f} ms"
-    report.add("model's first token to the reader's first event, ms", p50, "<= 5", detail)
+    detail = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms; unrecorded p50 {plain:.1f} ms"
+    report.add("added from the model's first token to the reader, ms", p50 - plain, "<= 5", detail)
 
 
 def run(report: Report) -> None:

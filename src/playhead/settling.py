@@ -76,8 +76,6 @@ class Settler:
     async def _once(self, hook: SettleHook, info: StreamInfo) -> None:
         try:
             async with self._slots, asyncio.timeout(SETTLE_MAX_S):
-                if (await self._store.load(info.stream_id)).settled:
-                    return  # by somebody else, since ``info`` was read
                 await hook(info)
             await self._store.apply(info.stream_id, Settle())
         except StreamNotFound:
