@@ -38,7 +38,7 @@ def asking(url: str | None, uds: str | None, token: str | None) -> Iterator["Cli
                 yield client
             except ConnectionLost as error:
                 hint = "start one with `playhead serve`, or name another with --url"
-                fail(f"no server at {uds or client.url} ({error}); {hint}", UNREACHABLE)
+                fail(f"{error}; {hint}", UNREACHABLE)
     except (StreamNotFound, StreamExpired) as error:
         fail(error, NOT_FOUND)
     except (BadRequest, CursorAhead) as error:

@@ -146,7 +146,8 @@ def rm(
 
 def _tell_state(state: "State") -> None:
     if state == "reconnecting":
-        print("playhead: connection lost, reconnecting …", file=sys.stderr)
+        begin = "\n" if sys.stdout.isatty() else ""  # the text so far may end in the middle of a line
+        print(f"{begin}playhead: connection lost, reconnecting …", file=sys.stderr)
 
 
 def _show(event: Event, cursor: str | None, *, json: bool, raw: bool) -> None:
