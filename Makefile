@@ -40,12 +40,16 @@ run: $(RUNTIME) ## serve on 127.0.0.1:$(PORT) with data in ./var
 	@exec $(BIN)/playhead serve --host 127.0.0.1 --port $(PORT)
 
 .PHONY: test
-test: venv chromium lint ## everything: lint, types, arrows, tests
+test: venv chromium postgres lint ## everything: lint, types, arrows, tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 .PHONY: chromium
 chromium: ## find or install the Chromium of the page tests
 	@scripts/chromium --install >/dev/null || true # the page tests fail and say so themselves
+
+.PHONY: postgres
+postgres: ## find or install the PostgreSQL of the tests
+	@scripts/postgres --install >/dev/null || true # the tests that need it fail and say so themselves
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter

@@ -41,7 +41,8 @@ BAD_BODIES = {
     "lone surrogate": b'{"message": "\\ud800"}',
     "surrogate in the thread id": b'{"message": "x", "thread_id": "\\ud800"}',
     "not a number": b'{"message": NaN}',
-    "thread id no uuid": b'{"message": "x", "thread_id": "../../etc"}',
+    "thread id not printable": b'{"message": "x", "thread_id": "a\\u0000b"}',
+    "thread id empty": b'{"message": "x", "thread_id": ""}',
     "thread id a list": b'{"message": "x", "thread_id": []}',
     "supersede no boolean": b'{"message": "x", "supersede": "perhaps"}',
     "too long": b'{"message": "' + (MESSAGE_MAX_CHARACTERS + 1) * b"x" + b'"}',
@@ -108,7 +109,7 @@ async def test_the_unexpected_is_logged_and_answered_without_a_traceback(
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the inside of the server")
 
-    monkeypatch.setattr(server.chat, "thread", broken)
+    monkeypatch.setattr(server.chat.threads, "entries", broken)
     with caplog.at_level(logging.ERROR):
         answer = await server.http.get("/thread", params={"thread_id": "x"})
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
@@ -121,6 +122,7 @@ async def test_openapi_and_docs_tell_every_door_and_load_nothing_from_elsewhere(
     assert set(document["paths"]) == {
         *("/health", "/ready", "/v1/chat/cancel", "/v1/chat/message", "/v1/chat/stream", "/v1/streams", "/v1/thread"),
         *("/v1/streams/{stream_id}", "/v1/streams/{stream_id}/cancel", "/v1/streams/{stream_id}/info"),
+        *("/v1/follow", "/v1/threads", "/v1/threads/{thread_id}"),
     }
     answers = document["paths"]["/v1/streams/{stream_id}"]["get"]["responses"]
     assert list(answers["200"]["content"]) == ["text/event-stream"]

@@ -9,14 +9,21 @@ from typing import Any
 
 import httpx
 import pytest
+from postgres_server import database, postgres  # noqa: F401 - fixtures
 from running_server import Server, eventually, serving
 
 OWNER = "local"
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def home(request: pytest.FixtureRequest) -> str | None:
+    """Where threads are kept; None: beside the streams."""
+    return str(request.getfixturevalue("database")) if request.param == "postgres" else None
+
+
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with serving(tmp_path, store=None) as server:
+async def server(tmp_path: Path, home: str | None) -> AsyncIterator[Server]:
+    async with serving(tmp_path, store=None, database=home) as server:
         yield server
 
 

@@ -65,6 +65,7 @@ class ManyStreams(OpenResponse):
         self._waiter: asyncio.Future[None] | None = None
         self._is_begun = False
         self._is_over = False
+        self._broken: BaseException | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -73,6 +74,11 @@ class ManyStreams(OpenResponse):
     def nudge(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def tick(self, now: float) -> None:
+        super().tick(now)
+        if self._playhead.is_draining:
+            self.nudge()  # whoever follows only streams that are over hears of it from nobody else
 
     async def _next(self) -> tuple[bytes, bool]:
         if not self._is_begun:
@@ -88,6 +94,8 @@ class ManyStreams(OpenResponse):
                 await self._waiter
             finally:
                 self._waiter = None
+        if self._broken is not None:
+            raise self._broken
         body = b"".join(self._ready)
         self._ready.clear()
         return body, self._is_over or self._playhead.is_draining
@@ -103,10 +111,13 @@ class ManyStreams(OpenResponse):
         def began(info: StreamInfo | None) -> None:
             if info is None:
                 self.nudge()
+            elif known is None:
+                early.append(info)
             elif info.stream_id not in known:
                 self._follow_stream(one.key, info.stream_id, None, found=True)
 
-        known: set[str] = set()
+        known: set[str] | None = None
+        early: list[StreamInfo] = []  # told of before it is clear what is listed, and what is over
         try:
             found = await self._playhead.watch_thread(thread_id, began, principal=self._principal)
         except PlayheadError as error:
@@ -114,7 +125,7 @@ class ManyStreams(OpenResponse):
             return
         self._threads.append((thread_id, began))
         # Streams that are over already were told of elsewhere; only what is live, or asked for, is followed.
-        known |= {info.stream_id for info in found if not info.is_live}
+        known = {info.stream_id for info in found if not info.is_live}
         latest = found[0].stream_id if found else None
         self._say({"key": one.key, "type": THREAD_EVENT, "thread_id": thread_id, "latest": latest})
         for stream_id, after in one.streams.items():
@@ -122,20 +133,30 @@ class ManyStreams(OpenResponse):
         for info in reversed(found):
             if info.is_live:
                 self._follow_stream(one.key, info.stream_id, None, found=True)
+        for info in early:
+            began(info)
 
     def _follow_stream(self, key: str, stream_id: str, after: str | None, *, found: bool = False) -> None:
         """Begin to follow, once per key. ``found``: nobody named it; if it may not be read, nothing is said of it."""
         if (key, stream_id) not in self._pumps:
             pump = asyncio.create_task(self._pump(key, stream_id, after, found=found))
+            pump.add_done_callback(self._pump_ended)
             self._pumps[key, stream_id] = pump
+
+    def _pump_ended(self, pump: "asyncio.Task[None]") -> None:
+        if not pump.cancelled() and (error := pump.exception()):
+            self._broken = error  # a fault: better the whole response ends than that one stream is silent
+            self.nudge()
 
     async def _pump(self, key: str, stream_id: str, after: str | None, *, found: bool) -> None:
         head = {"key": key, "stream_id": stream_id}
+        is_told = not found
         try:
             tail = self._playhead.tail(stream_id, after=after, principal=self._principal)
             async with tail:
                 told = {"offset": tail.offset, "tail": tail.info.tail, "stream": self._describe(tail.info)}
                 self._say({**head, "type": OPEN_EVENT, **told})
+                is_told = True
                 prefix = json.dumps(head)[:-1]
                 while batches := await tail.ready():
                     lines = []
@@ -151,7 +172,7 @@ class ManyStreams(OpenResponse):
             self._is_over = True
             self.nudge()
         except PlayheadError as error:
-            if not (found and isinstance(error, StreamNotFound)):
+            if is_told or not isinstance(error, StreamNotFound):
                 self._say_error(head, error)
 
     async def _written_out(self, body: bytes) -> None:

@@ -1,7 +1,6 @@
 """The chat door: the paths of the chat template, each with and without ``/v1``."""
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field
@@ -12,7 +11,7 @@ from playhead.errors import PlayheadError, StreamNotFound
 from playhead.server.access import Principal, TheChat
 from playhead.server.chat_frames import CHAT
 from playhead.server.problems import PROBLEMS
-from playhead.server.thread_ids import ThreadId
+from playhead.server.thread_ids import NewThreadId, ThreadId
 from playhead.server.thread_stream import open_thread_tail
 from playhead.server.views import CancelledView, StartedView
 
@@ -31,7 +30,7 @@ class Message(BaseModel):
     """What the user says."""
 
     message: Annotated[str, AfterValidator(_not_blank)] = Field(max_length=MESSAGE_MAX_CHARACTERS)
-    thread_id: UUID | None = Field(default=None, description="A new thread is made when absent.")
+    thread_id: NewThreadId | None = Field(default=None, description="A new thread is made when absent.")
     supersede: bool = Field(
         default=False, description="Cancel the answer that is live on the thread, instead of a 409."
     )
@@ -49,7 +48,7 @@ async def say(body: Message, chat: TheChat, principal: Principal, idempotency_ke
     info = await chat.start(
         body.message,
         owner=principal,
-        thread_id=None if body.thread_id is None else str(body.thread_id),
+        thread_id=body.thread_id,
         idempotency_key=idempotency_key or None,
         supersede=body.supersede,
     )

@@ -1,211 +1,229 @@
-// The chat page: one thread, its history, the stream that is live on it, and what the user does.
+// The chat page: its address, its threads and the one that is open, and what is shown around it.
 
+import { Refused } from "./api.js";
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { button, uuid } from "./dom.js";
 import { drafts } from "./drafts.js";
-import { follow } from "./follow.js";
+import { Drawer, sure } from "./drawer.js";
+import { Playhead } from "./playhead.js";
+import { Threads, linkTo } from "./threads.js";
 import { Turns } from "./turns.js";
 
-const LOOK_EVERY_MS = 1000, LOOK_STREAMS = 10, THREAD = "playhead.thread";
+const LAST_THREAD = "playhead.thread", THREAD_ID_MAX_CHARACTERS = 1000, TITLE_MAX_CHARACTERS = 100;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+const STATES = { "catching-up": "catching up", reconnecting: "reconnecting…", connecting: "connecting…", failed: "not connected" };
+const UNREACHED = new Set(["connecting", "reconnecting", "offline", "failed", "catching-up"]);
 const $ = (id) => document.getElementById(id);
-const turns = new Turns($("turns"), $("scroll"), $("empty"));
-const input = $("message"), send = $("send");
 
-let thread, known, live, sending, loaded, visit = 0;
+const turns = new Turns($("turns"), $("scroll"), $("to-end"));
+const chat = new Chat(new Playhead({ share: true }), turns, { changed: show, news, began, gone, retry: (text) => say(text, { draft: false }) });
+const composer = new Composer({ form: $("say"), input: $("message"), button: $("send") }, { send: (text) => say(text), stop });
+const drawer = new Drawer({ side: $("side"), rest: $("talk"), veil: $("veil"), menu: $("menu"), close: $("close-side") });
+const threads = new Threads(
+  { list: $("threads"), search: $("search"), status: $("list-status"), scroller: $("listing"), end: $("list-end") },
+  { open, renamed: showTitle, idle: () => chat.doubt(), problem: (text) => note(text), confirm: (title) => sure($("sure"), `“${title}” will be gone for good.`), deleted },
+);
+const otherTabs = "BroadcastChannel" in window ? new BroadcastChannel("playhead.page") : undefined;
+let isGone = false, stopping = false;
+let noteEnds; // what makes the note untrue: "connected" or "idle"
+let unsure; // what was said without an answer to tell whether it arrived
 
-// ---- the thread ------------------------------------------------------------------------------------------
+// ---- which thread ------------------------------------------------------------------------------------------
 
 function enter(id) {
-  visit += 1;
-  live?.leave();
-  [thread, known, live, sending, loaded] = [id, new Set(), null, false, false];
-  localStorage.setItem(THREAD, id);
-  turns.clear();
+  [isGone, stopping, unsure] = [false, false, undefined];
+  localStorage.setItem(LAST_THREAD, id);
   note("");
-  input.value = drafts.load(id).text;
-  fit();
-  showButton();
-  look();
+  chat.enter(id);
+  composer.enter(id);
+  threads.mark(id);
+  show();
 }
 
-/** Everything that is known of the thread, drawn anew. */
-async function load() {
-  const here = visit;
-  const list = await ask(`/thread?all=true&thread_id=${encodeURIComponent(thread)}`);
-  if (here !== visit || live || sending) return; // drawn later, with what has just begun
-  turns.clear();
-  loaded = true;
-  let said = "";
-  for (const turn of list) {
-    if (turn.stream_id) known.add(turn.stream_id);
-    if (turn.type === "human") turns.human((said = turn.content));
-    else {
-      const answer = turns.answer(), text = said;
-      if (turn.content) answer.text(turn.content);
-      answer.end(turn.outcome, turn.error, () => say(text));
-    }
-    if (turn.live) watch(turn.stream_id, said);
+function open(id) {
+  drawer.show(false);
+  if (id !== chat.thread || isGone) {
+    if (id !== chat.thread) history.pushState(null, "", linkTo(id));
+    enter(id);
   }
-  turns.drawn();
+  $("message").focus({ preventScroll: true });
 }
 
-/** Streams that began elsewhere, in another tab for instance. */
-async function look() {
-  if (live || sending || document.hidden) return;
-  const here = visit;
-  try {
-    if (!loaded) await load();
-    else {
-      const { streams } = await ask(`/v1/streams?limit=${LOOK_STREAMS}&thread_id=${encodeURIComponent(thread)}`);
-      const fresh = streams.filter((stream) => !known.has(stream.stream_id));
-      if (here !== visit || live || sending) return;
-      if (fresh.length > 1) await load();
-      else if (fresh.length) {
-        const said = fresh[0].metadata.user_message?.text ?? "";
-        if (said) turns.human(said);
-        watch(fresh[0].stream_id, said);
-      }
-    }
-    if (here === visit && !live) connection("ready");
-  } catch (error) {
-    if (here === visit) connection(error.status ? "reconnecting" : "offline");
-  }
+function newChat(text = "") {
+  threads.search.value &&= "";
+  open(uuid());
+  if (text) composer.put(text);
 }
 
-function watch(streamId, said) {
-  const answer = turns.answer().write();
-  known.add(streamId);
-  const done = () => { live = null; note(""); showButton(); connection("ready"); };
-  live = {
-    streamId,
-    leave: follow(streamId, {
-      text: (text) => answer.text(text),
-      tool: (name) => answer.tool(name),
-      restart: () => answer.restart(),
-      state: (state) => connection(navigator.onLine ? state : "offline"),
-      gone: () => { done(); loaded = false; look(); },
-      close: (end) => { answer.end(end.outcome, end.error, () => say(said)); done(); },
-    }),
-  };
-  showButton();
+function threadOfUrl() {
+  const asked = new URLSearchParams(location.search);
+  const id = asked.get("conversationId") || asked.get("thread_id") || "";
+  if (!id || id.length > THREAD_ID_MAX_CHARACTERS) return undefined;
+  return UUID.test(id) ? id.toLowerCase() : id;
 }
 
-// ---- what the user does ----------------------------------------------------------------------------------
+// ---- what the user does ------------------------------------------------------------------------------------
 
-async function say(text) {
-  if (!text.trim() || sending) return;
-  if (live) return note("An answer is being written. Stop it, or wait for its end; your text is kept.");
-  const here = visit, into = thread;
-  sending = true;
-  showButton();
+async function say(text, { draft = true, supersede = false } = {}) {
+  if (!text.trim() || chat.sending) return;
+  if (isGone) return note("This chat was deleted; your text is kept.", ["New chat", () => newChat(text)]);
+  if (chat.isLive && !supersede) return busy("An answer is being written. Your text is kept.", text, draft);
+  const here = chat.thread;
   note("");
   try {
-    const key = input.value === text ? drafts.save(into, text) : crypto.randomUUID();
-    const headers = { "content-type": "application/json", "idempotency-key": key };
-    const body = JSON.stringify({ message: text, thread_id: into });
-    const started = await ask("/v1/chat/message", { method: "POST", headers, body });
-    if (drafts.load(into).text === text) drafts.drop(into);
-    if (here !== visit) return;
-    if (input.value === text) input.value = "";
-    fit();
-    if (!known.has(started.stream_id)) {
-      turns.human(text);
-      watch(started.stream_id, text);
-    }
+    await chat.say(text, { supersede, draft: draft && composer.text === text });
+    if (chat.thread === here && draft) composer.sent(text);
   } catch (error) {
-    if (here === visit) note(`${error.message} Your text is kept${input.value ? "" : " here: " + text}`);
-  } finally {
-    if (here === visit) {
-      sending = false;
-      showButton();
-      look();
-    }
+    if (!(error instanceof Refused)) throw error;
+    if (chat.thread === here) notSent(error, text, draft);
   }
+}
+
+function notSent(error, text, draft) {
+  const kept = draft ? "Your text is kept." : "";
+  if (error.code === "thread-busy") busy(`Another answer is being written just now. ${kept}`, text, draft);
+  else if (error.code === "thread-not-found") gone();
+  else {
+    note(`${error.message} ${kept}`, error.status ? undefined : ["Try again", () => say(text, { draft })]);
+    if (error.status) return;
+    [noteEnds, unsure] = ["connected", text];
+    if (chat.heard.has(text)) began(text);
+  }
+}
+
+/** It did arrive. */
+function began(text) {
+  if (text !== unsure) return;
+  unsure = undefined;
+  note("");
+  if (drafts.load(chat.thread).text === text) drafts.drop(chat.thread);
+  composer.sent(text);
+}
+
+function busy(why, text, draft) {
+  note(why, ["Stop and send", () => say(draft ? composer.text || text : text, { draft, supersede: true })]);
+  noteEnds = "idle";
 }
 
 async function stop() {
-  send.disabled = true;
+  stopping = true;
+  show();
   try {
-    await ask(`/v1/streams/${encodeURIComponent(live.streamId)}/cancel`, { method: "POST" });
+    await chat.stop();
   } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    stopping = false;
     note(error.message);
-    send.disabled = false;
+    if (!error.status) noteEnds = "connected";
+    show();
   }
 }
 
-// ---- asking and showing ----------------------------------------------------------------------------------
+// ---- what is shown -----------------------------------------------------------------------------------------
 
-async function ask(path, options) {
-  let answer, body;
-  try {
-    answer = await fetch(path, options);
-    body = await answer.json();
-  } catch {
-    throw new Error("The server cannot be reached.");
-  }
-  if (answer.ok) return body;
-  const detail = body.code === "thread-busy" ? "Another answer is being written just now." : `${body.detail}.`;
-  throw Object.assign(new Error(detail), { status: answer.status });
-}
-
-function connection(state) {
+function show() {
+  if (!chat.isLive) stopping = false;
+  composer.show({ live: chat.isLive, busy: chat.sending || stopping });
+  const state = navigator.onLine ? chat.state : "offline";
+  const idle = chat.outcome === "interrupted" ? "interrupted" : "ready";
+  const word = UNREACHED.has(state) ? state : chat.problem ? "reconnecting" : chat.isLive ? "live" : idle;
   const pill = $("connection");
-  if (pill.dataset.state === state) return;
-  pill.dataset.state = state;
-  pill.textContent = state === "reconnecting" ? "reconnecting…" : state;
+  if (pill.dataset.state !== word) {
+    if (UNREACHED.has(pill.dataset.state) && !UNREACHED.has(word)) threads.news();
+    pill.dataset.state = word;
+    pill.textContent = STATES[word] ?? word;
+    if (noteEnds === "connected" && (word === "live" || word === idle)) note("");
+  }
+  trouble();
+  $("empty").hidden = !chat.loaded || !turns.isEmpty || isGone || Boolean(chat.problem);
+  threads.mark(chat.thread, chat.isLive);
+  showTitle();
 }
 
-function note(text) {
-  $("note").textContent = text;
+function showTitle() {
+  if (!chat.thread) return;
+  const first = chat.preview.trim().slice(0, TITLE_MAX_CHARACTERS).replace(/\s+/g, " ");
+  const title = isGone ? "Deleted chat" : threads.title(chat.thread) || first || "New chat";
+  $("title").textContent = title;
+  document.title = `${chat.isLive ? "● " : ""}${title} · Playhead`;
+}
+
+function trouble() {
+  const [text, label, act] = isGone ? ["This chat was deleted.", "New chat", () => newChat(composer.text)]
+    : chat.problem && !chat.loaded ? [`This chat could not be loaded. ${chat.problem.message} Trying again…`, "Try now", () => chat.again()] : [];
+  if ($("trouble").dataset.text === (text ?? "")) return;
+  $("trouble").dataset.text = text ?? "";
+  $("trouble").hidden = !text;
+  $("trouble").replaceChildren(...(text ? [text, button(label, act)] : []));
+}
+
+function note(text, action) {
+  noteEnds = undefined;
   $("note").hidden = !text;
+  $("note").replaceChildren(text, ...(action ? [button(action[0], action[1])] : []), ...(text ? [button("Dismiss", () => note(""), "quiet")] : []));
 }
 
-function showButton() {
-  send.disabled = sending;
-  send.textContent = live ? "Stop" : "Send";
-  send.type = live ? "button" : "submit"; // Enter must never stop an answer
-  send.classList.toggle("stop", Boolean(live));
+function news() {
+  if (noteEnds === "idle" && !chat.isLive) note("");
+  threads.news();
 }
 
-function fit() {
-  input.style.height = "auto";
-  input.style.height = `${input.scrollHeight + 2}px`;
+// ---- deleted -----------------------------------------------------------------------------------------------
+
+/** The thread that is open does not exist any more. Its text goes, what is being typed stays. */
+function gone() {
+  isGone = true;
+  chat.leave();
+  turns.clear();
+  chat.outcome = undefined;
+  threads.forget(chat.thread);
+  note("");
+  show();
+  $("trouble").querySelector("button")?.focus();
 }
 
-// ---- begin -----------------------------------------------------------------------------------------------
+function deleted(id) {
+  drafts.drop(id);
+  otherTabs?.postMessage({ deleted: id });
+  if (id === chat.thread) {
+    const next = uuid();
+    history.replaceState(null, "", linkTo(next));
+    enter(next);
+  }
+}
+
+otherTabs?.addEventListener("message", ({ data }) => {
+  if (data?.deleted === undefined) return;
+  if (data.deleted === chat.thread) gone();
+  else threads.forget(data.deleted);
+});
+
+// ---- begin -------------------------------------------------------------------------------------------------
 
 $("hints").hidden = document.body.dataset.model !== "demo";
 $("hints").addEventListener("click", (event) => {
-  if (!event.target.dataset.say) return;
-  input.value = event.target.dataset.say;
-  input.dispatchEvent(new Event("input"));
-  input.focus();
+  const say = event.target.closest("[data-say]")?.dataset.say;
+  if (say) composer.put(say);
 });
-$("say").addEventListener("submit", (event) => { event.preventDefault(); say(input.value); });
-// The second click of a double click on Send is not meant for the Stop that has taken its place.
-send.addEventListener("click", (event) => { if (live && event.detail < 2) stop(); });
-input.addEventListener("input", () => { drafts.save(thread, input.value); fit(); });
-input.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  say(input.value);
+$("new").addEventListener("click", () => newChat());
+addEventListener("keydown", (event) => {
+  if ($("sure").open) return;
+  const typing = event.target.closest?.("input, textarea");
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    drawer.show(true);
+    $("search").focus();
+  } else if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey) {
+    event.preventDefault();
+    newChat();
+  }
 });
-$("new").addEventListener("click", () => {
-  const id = crypto.randomUUID();
-  history.pushState(null, "", `?thread_id=${id}`);
-  enter(id);
-  input.focus();
-});
-addEventListener("popstate", () => enter(threadOfUrl() ?? thread));
-addEventListener("offline", () => connection("offline"));
-addEventListener("online", look);
-document.addEventListener("visibilitychange", look);
-setInterval(look, LOOK_EVERY_MS);
+addEventListener("popstate", () => enter(threadOfUrl() ?? chat.thread));
+for (const event of ["online", "offline"]) addEventListener(event, () => { chat.again(); show(); });
+document.addEventListener("visibilitychange", () => document.hidden || (chat.again(), threads.refresh()));
 
-function threadOfUrl() {
-  const id = new URLSearchParams(location.search).get("thread_id");
-  return UUID.test(id) ? id : null;
-}
-
-const first = threadOfUrl() ?? localStorage.getItem(THREAD) ?? crypto.randomUUID();
-history.replaceState(null, "", `?thread_id=${first}`);
+const first = threadOfUrl() ?? localStorage.getItem(LAST_THREAD) ?? uuid();
+history.replaceState(null, "", linkTo(first));
 enter(first);
+threads.refresh();
