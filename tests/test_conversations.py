@@ -314,9 +314,8 @@ async def main(url, name):
     async with open_threads(url) as threads:
         for number in range(10_000):
             said = [{"type": "text", "text": "answer"}]
-            await threads.settle(
-                Settled("t", "ann", f"{name}-{number}", 1_000.0 + number, 1_001.0 + number, COMPLETED, (f"m-{name}-{number}", "q"), said)
-            )
+            at, stream = 1_000.0 + number, f"{name}-{number}"
+            await threads.settle(Settled("t", "ann", stream, at, at + 1, COMPLETED, ("m-" + stream, "q"), said))
             print(number, flush=True)
 
 asyncio.run(main(*sys.argv[1:]))
