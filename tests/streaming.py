@@ -137,5 +137,5 @@ async def at_once(*calls: Callable[[], Awaitable[T]]) -> list[T | BaseException]
 def tidy(playhead: Playhead) -> bool:
     """No reader, feed, producer or work under way is left behind."""
     gc.collect()
-    readers = playhead._readers
-    return not (readers.counts or readers.feeds or playhead._producers or playhead._background or playhead._settling.under_way)
+    readers, settling = playhead._readers, playhead._settling.under_way
+    return not (readers.counts or readers.feeds or playhead._producers or playhead._background or settling)
