@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from running_server import in_thread
 
 from playhead.server.settings import Settings
 
@@ -17,8 +18,8 @@ README = (ROOT / "README.md").read_text()
 EXAMPLE = re.compile(r"<!-- example: (\w+) -->\n```python\n(.*?)```", re.DOTALL)
 
 
-def example(name: str) -> str:
-    return dict(EXAMPLE.findall(README))[name]
+def example(name: str, page: str = README) -> str:
+    return dict(EXAMPLE.findall(page))[name]
 
 
 async def test_readme_makes_a_generator_durable_in_an_app_of_ones_own(
@@ -63,6 +64,26 @@ def test_readme_example_without_http_prints_what_it_says(tmp_path: Path) -> None
     lines = done.stdout.splitlines()
     assert lines[:5] == [f"{number + 1} {number} " for number in range(5)]
     assert lines[5].startswith("completed 1.")
+
+
+@pytest.mark.parametrize("name", ["client_async", "client_blocking"])
+def test_examples_of_the_client_follow_a_stream_to_its_end(tmp_path: Path, name: str) -> None:
+    code = example(name, (ROOT / "docs" / "client.md").read_text())
+    with in_thread(tmp_path) as url:
+        environment = {**os.environ, "PLAYHEAD_URL": url}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True, env=environment
+        )
+    lines = done.stdout.splitlines()
+    if name == "client_async":
+        assert lines[0] in ("[live]", "[catching-up]")
+        assert lines[-2].endswith("[closed]")
+        assert lines[-1].startswith("completed 1.")
+    else:
+        offsets = [int(line.split(" ")[0]) for line in lines[:-1] if line[:1].isdigit()]
+        assert offsets == list(range(1, len(offsets) + 1))
+        assert len(offsets) > 20
+        assert lines[-1] == "completed"
 
 
 def test_the_embedding_example_has_about_twenty_lines() -> None:
