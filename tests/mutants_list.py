@@ -511,4 +511,95 @@ ENGINES = [
     ),
 ]
 
-FAULTS = [*RULES, *WORDS, *MEMORY, *SQLITE, *ENGINES]
+THREADS = "tests/test_conversations.py::"
+FOLLOW = "tests/test_server_follow.py::"
+COALESCE = "tests/test_coalesce.py::"
+
+SERVER = [
+    Fault(
+        "an answer stands before its question",
+        "conversations/threads.py",
+        '"position": place + 1',
+        '"position": place - 1',
+        [THREADS + "test_racing_settlers_settle_once_and_a_late_one_keeps_its_place[file]"],
+    ),
+    Fault(
+        "a stranger's message moves a thread",
+        "conversations/threads.py",
+        "where=and_(threads.c.owner == made.excluded.owner, threads",
+        "where=and_(threads",
+        [THREADS + "test_strangers_find_nothing[file]"],
+    ),
+    Fault(
+        "a late settle brings a deleted thread back",
+        "conversations/threads.py",
+        "where=and_(threads.c.owner == made.excluded.owner, threads.c.deleted_at.is_(None))",
+        "where=threads.c.owner == made.excluded.owner",
+        [THREADS + "test_a_deleted_thread_stays_deleted[file]"],
+    ),
+    Fault(
+        "a deleted thread's entries stay",
+        "conversations/threads.py",
+        "                connection.execute(delete(entries).where(entries.c.thread_id == thread_id))\n",
+        "                pass\n",
+        [THREADS + "test_a_deleted_thread_stays_deleted[file]"],
+    ),
+    Fault(
+        "last activity moves back",
+        "conversations/threads.py",
+        "case((later > newest, later), else_=newest)",
+        "later",
+        [THREADS + "test_a_thread_is_made_once_and_its_time_never_moves_back[file]"],
+    ),
+    Fault(
+        "search knows wildcards",
+        "conversations/threads.py",
+        "entries.c.search_key.contains(key, autoescape=True)",
+        "entries.c.search_key.contains(key)",
+        [THREADS + "test_search_knows_no_wildcards_and_no_case[file]"],
+    ),
+    Fault(
+        "a cancelled caller takes its operation along",
+        "conversations/database.py",
+        "await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, way, work))",
+        "await asyncio.get_running_loop().run_in_executor(threads, way, work)",
+        [THREADS + "test_what_a_cancelled_caller_began_is_carried_out[file]"],
+    ),
+    Fault(
+        "a joined frame tells the cursor of its first event",
+        "sse.py",
+        "cursor_prefix(info.mark, one.epoch)}{one.offset}",
+        "cursor_prefix(info.mark, one.epoch)}{one.first}",
+        [COALESCE + "test_from_any_cursor_that_was_handed_out_the_rest_follows_exactly"],
+    ),
+    Fault(
+        "joined frames have no limit",
+        "sse.py",
+        " or size + len(text) > JOINED_MAX_CHARACTERS",
+        "",
+        [COALESCE + "test_a_frame_has_a_limit[memory]"],
+    ),
+    Fault(
+        "a stranger's stream on a followed thread is told of",
+        "many.py",
+        "        is_told = not found\n",
+        "        is_told = True\n",
+        [FOLLOW + "test_strangers_streams_are_not_told_of"],
+    ),
+    Fault(
+        "streams of other processes are not looked for",
+        "news.py",
+        "                await self._tell_of(tuple(self._told))\n",
+        "                await asyncio.sleep(0)\n",
+        [FOLLOW + "test_what_begins_in_another_process_is_followed_within_half_a_second"],
+    ),
+    Fault(
+        "a draining server keeps those who follow threads",
+        "news.py",
+        "            tell(None)\n",
+        "            pass\n",
+        [FOLLOW + "test_a_draining_server_ends_the_response_at_once"],
+    ),
+]
+
+FAULTS = [*RULES, *WORDS, *MEMORY, *SQLITE, *ENGINES, *SERVER]

@@ -6,6 +6,8 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -303,6 +305,23 @@ async def test_callers_who_are_cancelled_at_any_moment_disturb_nobody(threads: T
         assert roles == ["user", "assistant"] * (len(roles) // 2)
     assert await threads.settle(settled("last"))
     assert len(await shown(threads)) == 2
+
+
+@pytest.mark.proves("P10.2")
+async def test_what_a_cancelled_caller_began_is_carried_out(threads: Threads) -> None:
+    go_on = threading.Event()
+    blocking = asyncio.ensure_future(threads._database.write(lambda _: go_on.wait(20)))
+    await asyncio.sleep(0)
+    settling = asyncio.ensure_future(threads.settle(settled()))
+    await asyncio.sleep(0)
+    settling.cancel()
+    await asyncio.wait([settling])
+    go_on.set()
+    await blocking
+    assert settling.cancelled()
+    until = time.monotonic() + 20
+    while not await shown(threads):
+        assert time.monotonic() < until
 
 
 SETTLER = """

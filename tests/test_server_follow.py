@@ -187,7 +187,17 @@ async def test_a_garbage_cursor_ends_only_its_own_subscription(server: Server) -
 
 
 @pytest.mark.proves("P11.1", "H9")
-async def test_a_draining_server_ends_the_response(tmp_path: Path) -> None:
+async def test_a_draining_server_ends_the_response_at_once(server: Server) -> None:
+    async with Following(server.http, {"key": "k", "thread_id": "t"}) as following:
+        await following.until("playhead.thread")
+        draining = asyncio.create_task(server.playhead.drain(0))
+        async with asyncio.timeout(0.9):  # the ticker would notice it after two seconds
+            await following.task
+        await draining
+
+
+@pytest.mark.proves("P11.3")
+async def test_a_server_stops_with_followers_attached(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as process:
         async with (
             httpx.AsyncClient(base_url=process.url, timeout=WAIT_S) as http,
@@ -195,7 +205,7 @@ async def test_a_draining_server_ends_the_response(tmp_path: Path) -> None:
         ):
             await following.until("playhead.thread")
             process.process.terminate()
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(5):
                 await following.task
             assert await asyncio.to_thread(process.ended) == 0
 
