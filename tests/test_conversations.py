@@ -20,11 +20,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from postgres_server import database, postgres  # noqa: F401 - fixtures
+from sqlalchemy import select, text
 
 import playhead.conversations
 from playhead.conversations import Settled, Threads, is_postgresql, open_threads
 from playhead.conversations.database import VERSION_TABLE
-from playhead.conversations.schema import HEAD, metadata
+from playhead.conversations.schema import HEAD, entries, metadata
 from playhead.conversations.threads import TOMBSTONES_KEPT_S
 from playhead.errors import (
     BadRequest,
@@ -218,6 +219,7 @@ async def test_a_deleted_thread_stays_deleted(threads: Threads) -> None:
     assert await threads.deleting() == [("t", ANN)]
     assert await threads.settle(settled("late")) is False
     assert await shown(threads) == []
+    assert await threads._database.read(lambda connection: connection.execute(select(entries)).all()) == []
     assert (await threads.find(owner=ANN, search="question")).threads == (await threads.find(owner=ANN)).threads == []
     with pytest.raises(ThreadNotFound):
         await threads.touch("t", owner=ANN)
@@ -273,8 +275,6 @@ async def test_two_openers_of_a_fresh_database_migrate_once(url: str) -> None:
 async def test_a_newer_version_is_refused(url: str) -> None:
     if url == "sqlite://":
         return
-    from sqlalchemy import text
-
     async with open_threads(url) as threads:
         await threads._database.write(lambda c: c.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")))
     with pytest.raises(StoreVersionUnsupported, match="9999"):
