@@ -20,7 +20,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from postgres_server import database, postgres  # noqa: F401 - fixtures
-from sqlalchemy import select, text
+from sqlalchemy import select
+from sqlalchemy import text as sql
 
 import playhead.conversations
 from playhead.conversations import Settled, Threads, is_postgresql, open_threads
@@ -276,7 +277,7 @@ async def test_a_newer_version_is_refused(url: str) -> None:
     if url == "sqlite://":
         return
     async with open_threads(url) as threads:
-        await threads._database.write(lambda c: c.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")))
+        await threads._database.write(lambda c: c.execute(sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")))
     with pytest.raises(StoreVersionUnsupported, match="9999"):
         async with open_threads(url):
             pass
