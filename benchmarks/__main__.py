@@ -1,14 +1,14 @@
-"""``python -m benchmarks [record] [delay] [http] [chat]``: all rows, or the named ones."""
+"""``python -m benchmarks [record] [delay] [http] [chat] [page]``: all rows, or the named ones."""
 
 import os
 import platform
 import sqlite3
 import sys
 
-from benchmarks import chat, delay, over_http, record
+from benchmarks import chat, delay, over_http, page, record
 from benchmarks.report import Report
 
-PARTS = {"record": record.run, "delay": delay.run, "http": over_http.run, "chat": chat.run}
+PARTS = {"record": record.run, "delay": delay.run, "http": over_http.run, "chat": chat.run, "page": page.run}
 
 
 def main() -> int:

@@ -29,14 +29,21 @@ TURNS = 5
 MESSAGE = "Tell me something."
 WORDS = tuple(f"word{number} " for number in range(50))
 FIRST_TOKENS = 60
+TOKEN_S = 0.02
+"""What a model takes for its next token. Else the first one meets the end of the whole turn on its way."""
 
 
 @dataclass
 class Model:
-    """A chat completions endpoint on loopback: says these words, the first one when it is told to, and notes when."""
+    """A chat completions endpoint on loopback: says these words, the first one when it is told to, and notes when.
+
+    It takes ``pause_s`` for each. One that ``stays`` does not finish as long as somebody listens.
+    """
 
     words: tuple[str, ...]
     waits: bool = False
+    stays: bool = False
+    pause_s: float = 0.0
     go: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     said_at: float = 0.0
@@ -53,10 +60,10 @@ class Model:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
                 size = next(line for line in head.split("\r\n") if line.startswith("content-length:"))
                 await reader.readexactly(int(size.partition(":")[2]))
-                await self._answer(writer)
+                await self._answer(reader, writer)
         writer.close()
 
-    async def _answer(self, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         if self.waits:
             self.asked.set()
@@ -65,7 +72,9 @@ class Model:
         self.said_at = time.perf_counter()
         for word in self.words:
             self._say(writer, {"role": "assistant", "content": word}, None)
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.pause_s)
+        if self.stays:
+            await reader.read()
         self._say(writer, {}, "stop")
         writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 
@@ -152,7 +161,7 @@ async def turns(http: httpx.AsyncClient) -> tuple[float, str]:
 
 async def first_tokens() -> tuple[float, float, float]:
     """Milliseconds from the model's first token to the reader's first event: recorded p50, p99, plain p50."""
-    model = Model(("Word",), waits=True)
+    model = Model(("Word",), waits=True, pause_s=TOKEN_S)
 
     async def recorded(http: httpx.AsyncClient) -> float:
         body = {"message": "hello", "thread_id": str(uuid.uuid4())}

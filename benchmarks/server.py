@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -127,7 +128,7 @@ class Bench:
 
 
 if __name__ == "__main__":
-    config = uvicorn.Config(
-        Bench(sys.argv[1]).app(), fd=int(os.environ["BENCH_FD"]), log_level="critical", loop="uvloop"
-    )
-    uvicorn.Server(config).run()
+    # Not uvicorn's ``fd``: it takes each for a Unix socket, so that TCP_NODELAY stays off and small writes wait.
+    listener = socket.socket(fileno=int(os.environ["BENCH_FD"]))
+    config = uvicorn.Config(Bench(sys.argv[1]).app(), log_level="critical", loop="uvloop")
+    uvicorn.Server(config).run([listener])

@@ -53,12 +53,13 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(tmp_path: Path, **given: Any) -> AsyncIterator[Server]:
+async def serving(tmp_path: Path, wrap: Callable[[Any], Any] = lambda app: app, **given: Any) -> AsyncIterator[Server]:
+    """``wrap`` puts middleware around the application."""
     mine = settings(data_dir=tmp_path / "var", **given)
     async with open_chat(mine) as chat:
         listening = listen(mine)
         port = listening.getsockname()[1]
-        server = make_server(mine, create_app(mine, chat), chat.playhead)
+        server = make_server(mine, wrap(create_app(mine, chat)), chat.playhead)
         running = asyncio.create_task(server.serve([listening]))
         url = f"http://127.0.0.1:{port}"
         try:
@@ -165,12 +166,12 @@ class ServerProcess:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         told = self._told.wait(WAIT_S)
-        found = re.search(r"Playhead is at (http://\S+)", self.output)
+        found = re.search(r"Playhead is at (http://\S+|unix:\S+)", self.output)
         if not told or found is None:
             self.kill()
             raise AssertionError(f"the server did not start:\n{self.output}")
         self.url = found[1]
-        self.port = int(self.url.rpartition(":")[2])
+        self.port = int(self.url.rpartition(":")[2]) if self.url.startswith("http") else 0
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -13,6 +13,7 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response
 from streaming import Scripted, finished, follow, has_stored, say, until
+from wire import Wire
 
 from playhead import Cursor, Playhead
 from playhead.asgi import EventStream, Problem
@@ -24,43 +25,6 @@ HEADERS = [
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-
-
-class Wire:
-    """What a server gives an application, without the server."""
-
-    def __init__(self, method: str = "GET") -> None:
-        self.scope = {"type": "http", "method": method}
-        self.sent: list[dict[str, Any]] = []
-        self.gone = asyncio.Event()
-        self.stuck = asyncio.Event()
-        self.let = asyncio.Event()
-        self.let.set()
-        self.receives = 0
-
-    async def receive(self) -> dict[str, Any]:
-        self.receives += 1
-        if self.receives == 1:
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Any) -> None:
-        if not self.let.is_set():
-            self.stuck.set()
-        await self.let.wait()
-        self.sent.append(message)
-
-    async def run(self, app: Any) -> None:
-        await app(self.scope, self.receive, self.send)
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(message.get("body", b"") for message in self.sent[1:])
-
-    @property
-    def is_complete(self) -> bool:
-        return not self.sent[-1].get("more_body", False) and self.sent[-1]["type"] == "http.response.body"
 
 
 @pytest.fixture

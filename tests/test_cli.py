@@ -29,7 +29,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def environment(url: str) -> dict[str, str]:
-    keep = {name: value for name, value in os.environ.items() if not name.startswith("PLAYHEAD_")}
+    # COLUMNS and LINES would say more than the terminal itself.
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("PLAYHEAD_", "COLUMNS", "LINES"))}
     return {**keep, "PLAYHEAD_URL": url}
 
 

@@ -1,4 +1,4 @@
-"""Without authentication: this machine only, no DNS rebinding, no other site's pages."""
+"""Without authentication: this machine only, no DNS rebinding, no other site's pages but those that were invited."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -103,3 +103,71 @@ async def test_a_link_on_another_page_leads_here_but_a_frame_or_a_form_does_not(
     assert (await server.http.get("/", headers=link)).status_code == 200
     assert (await server.http.get("/", headers={**link, "sec-fetch-dest": "iframe"})).status_code == 403
     assert (await server.http.post("/chat/cancel?thread_id=x", headers=link)).status_code == 403
+
+
+# ---- CORS: pages that were invited -----------------------------------------------------------------
+
+WELCOME = "https://app.example"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def inviting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    origins = f"{WELCOME}:443,http://localhost:5173"
+    async with serving(tmp_path_factory.mktemp("inviting"), cors_origins=origins) as server:
+        yield server
+
+
+def from_page(origin: str, **more: str) -> dict[str, str]:
+    return {"origin": origin, "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors", **more}
+
+
+@pytest.mark.parametrize("origin", [WELCOME, "http://localhost:5173"])
+async def test_invited_pages_may_write_follow_and_read_what_they_need(inviting: Server, origin: str) -> None:
+    answer = await inviting.http.post(
+        "/v1/chat/message", json={"message": "/pace 0 hi"}, headers=from_page(origin, **{"idempotency-key": origin})
+    )
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+    answer = await inviting.http.get(f"/v1/streams/{answer.json()['stream_id']}", headers=from_page(origin))
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+    shown = {name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")}
+    assert shown >= {"link", "playhead-tail", "x-request-id"}
+    assert "origin" in answer.headers["vary"].lower()
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_invited_pages_may_read_problems_too(inviting: Server) -> None:
+    answer = await inviting.http.get("/v1/streams/unknown", headers=from_page(WELCOME))
+    assert (answer.status_code, code(answer)) == (404, "stream-not-found")
+    assert answer.headers["access-control-allow-origin"] == WELCOME
+
+
+async def test_preflights_of_invited_pages_are_answered(inviting: Server) -> None:
+    asked = {
+        "access-control-request-method": "DELETE",
+        "access-control-request-headers": "authorization, content-type, idempotency-key, last-event-id",
+        "access-control-request-private-network": "true",
+    }
+    answer = await inviting.http.options("/v1/threads/x", headers=from_page(WELCOME, **asked))
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, WELCOME)
+    assert answer.headers["access-control-allow-private-network"] == "true"
+    for method in ("GET", "POST", "PATCH", "DELETE"):
+        assert method in answer.headers["access-control-allow-methods"]
+
+
+@pytest.mark.proves("P12.2")
+async def test_pages_that_were_not_invited_are_refused_beside_those_that_were(inviting: Server) -> None:
+    for origin in ("http://app.example", f"{WELCOME}.evil.example", "https://evil.example", "null", f"{WELCOME}:444"):
+        for method in ("GET", "POST", "OPTIONS"):
+            headers = from_page(origin, **{"access-control-request-method": "POST"})
+            answer = await inviting.http.request(method, "/v1/streams", headers=headers)
+            assert answer.status_code in (403, 405)
+            assert code(answer) == "origin-refused"
+            assert "access-control-allow-origin" not in answer.headers
+    # Without an Origin nobody can tell who asks: a script tag, an image
+    no_origin = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "script"}
+    assert (await inviting.http.get("/v1/streams", headers=no_origin)).status_code == 403
+
+
+async def test_an_invitation_does_not_open_other_hosts(inviting: Server) -> None:
+    answer = await inviting.http.get("/v1/streams", headers=from_page(WELCOME, host="evil.example"))
+    assert (answer.status_code, code(answer)) == (421, "host-refused")

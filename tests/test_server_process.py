@@ -4,94 +4,54 @@ import asyncio
 import contextlib
 import signal
 import socket
+import stat
 import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from process_clients import Reader, client, run, said
 from running_server import WAIT_S, Frames, ServerProcess, eventually, settings
 
 from playhead import Playhead
-from playhead.server.serve import EXIT_FORCED
-
-COMMAND = Path(sys.executable).parent / "playhead"
-
-
-@contextlib.asynccontextmanager
-async def client(server: ServerProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=WAIT_S) as http:
-        yield http
-
-
-async def said(http: httpx.AsyncClient, message: str, **more: Any) -> dict[str, str]:
-    answer = await http.post("/chat/message", json={"message": message, **more})
-    assert answer.status_code == 200, answer.text
-    body: dict[str, str] = answer.json()
-    return body
-
-
-class Reader:
-    """Follows a stream in the background; the response may end, or break, at any time."""
-
-    def __init__(self, http: httpx.AsyncClient, stream_id: str, events: int) -> None:
-        self.seen = Frames()
-        self.has_some = asyncio.Event()
-        self._events = events
-        self.task = asyncio.create_task(self._read(http, f"/v1/streams/{stream_id}"))
-
-    async def _read(self, http: httpx.AsyncClient, path: str) -> None:
-        with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
-            async with http.stream("GET", path) as answer:
-                async for line in answer.aiter_lines():
-                    self.seen.feed_line(line)
-                    if len(self.seen.frames) >= self._events:
-                        self.has_some.set()
-
-    @property
-    def text(self) -> str:
-        return "".join(frame.json()["data"] for frame in self.seen.frames if frame.event == "text")
-
-
-def run(directory: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [COMMAND, "serve", *arguments], cwd=directory, env=environment, capture_output=True, text=True, timeout=60
-    )
+from playhead.server.stopping import EXIT_FORCED, deadline_s
 
 
 def test_the_start_says_where_what_and_who(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server:
         assert server.lines == [
             f"Playhead is at http://127.0.0.1:{server.port}",
-            "  store   sqlite:///var/playhead.db",
-            "  model   the built-in demo model (set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)",
-            "  access  no authentication: reachable from this machine only, and everybody on it acts as one local user",
+            "  store     sqlite:///var/playhead.db",
+            "  database  sqlite:///var/threads.db",
+            "  model     the built-in demo model (set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)",
+            "  access    no authentication: reachable from this machine only; everybody who comes in acts as one local"
+            " user",
         ]
         server.signal(signal.SIGTERM)
         assert server.ended() == 0
-        assert len(server.lines) == 4
-    assert {path.name for path in (tmp_path / "var").iterdir()} >= {"playhead.db", "checkpoints.db"}
+        assert len(server.lines) == 5
+    assert {path.name for path in (tmp_path / "var").iterdir()} >= {"playhead.db", "threads.db", "checkpoints.db"}
 
 
 def test_the_model_in_use_is_named(tmp_path: Path) -> None:
     environment = {"OPENAI_BASE_URL": "http://127.0.0.1:9", "OPENAI_MODEL": "some-model"}
     with ServerProcess(tmp_path, "--store", "memory://", **environment) as server:
-        assert "  model   some-model" in server.lines
-        assert "  store   memory://" in server.lines
+        assert "  model     some-model" in server.lines
+        assert "  store     memory://" in server.lines
 
 
 def test_settings_come_from_env_file_variables_and_options_in_rising_order(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PLAYHEAD_DATA_DIR=from-file\nPLAYHEAD_STORE=memory://\nUNKNOWN=fine\n")
     with ServerProcess(tmp_path) as server:
-        assert "  store   memory://" in server.lines
+        assert "  store     memory://" in server.lines
     with ServerProcess(tmp_path, PLAYHEAD_STORE="sqlite:///from-variable.db") as server:
-        assert "  store   sqlite:///from-variable.db" in server.lines
+        assert "  store     sqlite:///from-variable.db" in server.lines
         assert (tmp_path / "from-file" / "checkpoints.db").exists()
     with ServerProcess(tmp_path, "--store", "memory://", PLAYHEAD_STORE="sqlite:///from-variable.db") as server:
-        assert "  store   memory://" in server.lines
+        assert "  store     memory://" in server.lines
 
 
 def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
@@ -99,7 +59,7 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
         port = str(other.getsockname()[1])
         ended = run(tmp_path, "--port", port)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"playhead: 127.0.0.1:{port} is in use; choose another one with --port\n"
+    assert ended.stderr == f"playhead: 127.0.0.1:{port} is in use; choose another one with --port or --uds\n"
 
 
 @pytest.mark.parametrize(
@@ -110,6 +70,9 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
         ([], {"PLAYHEAD_RETENTION_S": "long"}, "setting PLAYHEAD_RETENTION_S: "),
         ([], {"PLAYHEAD_LEASE_S": "-1"}, "setting PLAYHEAD_LEASE_S: "),
         ([], {"PLAYHEAD_ALLOWED_HOSTS": "localhost:9000,http://x/"}, "setting PLAYHEAD_ALLOWED_HOSTS: "),
+        ([], {"PLAYHEAD_CORS_ORIGINS": "*"}, "setting PLAYHEAD_CORS_ORIGINS: '*' would let every page"),
+        (["--uds", "x" * 200], {}, "the path of a Unix socket may have 103 bytes"),
+        (["--workers", "0"], {}, "setting PLAYHEAD_WORKERS: "),
     ],
 )
 def test_a_wrong_start_is_one_clear_line(
@@ -127,6 +90,74 @@ def test_a_store_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("playhead: ")
     assert ended.stderr.count("\n") == 1
+
+
+def test_settings_without_effect_are_told_in_one_line_and_passwords_never(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("REDIS_HOST=redis\nREDIS_PASSWORD=se3ret\nANTHROPIC_API_KEY=ant-1\n")
+    with ServerProcess(tmp_path) as server:
+        (line,) = (line for line in server.lines if "unused" in line)
+        assert line.startswith("  unused    REDIS_HOST, REDIS_PASSWORD, ANTHROPIC_API_KEY: ")
+        assert "  store     sqlite:///var/playhead.db" in server.lines
+        assert "se3ret" not in server.output
+
+
+@pytest.mark.parametrize("switch", [None, "true"])
+async def test_requests_are_logged_only_if_asked_for(tmp_path: Path, switch: str | None) -> None:
+    environment = {"PLAYHEAD_ACCESS_LOG": switch} if switch else {}
+    with ServerProcess(tmp_path, "--store", "memory://", **environment) as server:
+        async with client(server) as http:
+            await http.get("/health", headers={"x-request-id": "look-for-me"})
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.ended) == 0
+        logged = [line for line in server.lines if "GET /health" in line]
+    assert len(logged) == (1 if switch else 0)
+    assert all("[look-for-me]" in line and " 200" in line for line in logged)
+
+
+@pytest.mark.proves("P11.1", "P11.2", "P11.3", "P12.2")
+async def test_on_a_unix_socket_everything_is_as_on_a_port(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as short:  # paths of sockets may not be long
+        path = Path(short) / "p.sock"
+        with ServerProcess(tmp_path, "--uds", str(path), PLAYHEAD_SHUTDOWN_GRACE_S="1") as server:
+            assert server.url == f"unix:{path}"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            curl = ["curl", "--silent", "--max-time", "20", "--unix-socket", str(path), "http://localhost/health"]
+            done = await asyncio.to_thread(subprocess.run, curl, capture_output=True, check=True)
+            assert done.stdout == b'{"status":"ok"}'
+
+            second = await asyncio.to_thread(run, tmp_path / "var", "--uds", str(path))
+            assert (second.returncode, second.stdout) == (1, "")
+            assert second.stderr == f"playhead: {path} is in use; choose another one with --port or --uds\n"
+
+            async with contextlib.AsyncExitStack() as stack:
+                clients = [await stack.enter_async_context(client(server)) for _ in range(4)]
+                started = await said(clients[0], "/pace 20 /long 10000")
+                readers = [Reader(http, started["stream_id"], events=3) for http in clients[1:]]
+                async with asyncio.timeout(WAIT_S):
+                    for reader in readers:
+                        await reader.has_some.wait()
+                told = time.monotonic()
+                server.signal(signal.SIGTERM)
+                async with asyncio.timeout(WAIT_S):
+                    for reader in readers:
+                        await reader.task
+                assert {reader.seen.frames[-1].event for reader in readers} == {"text"}
+            assert await asyncio.to_thread(server.ended) == 0
+            assert time.monotonic() - told < deadline_s(settings(shutdown_grace_s=1))
+            assert not path.exists()
+    await _check_interrupted(tmp_path, started, "shutdown", readers[0])
+
+
+@pytest.mark.crash
+async def test_the_socket_of_a_killed_server_is_no_hindrance(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as short:
+        path = Path(short) / "p.sock"
+        with ServerProcess(tmp_path, "--uds", str(path)) as server:
+            server.kill()
+        assert path.exists()
+        with ServerProcess(tmp_path, "--uds", str(path)) as server:
+            async with client(server) as http:
+                assert (await http.get("/ready")).status_code == 200
 
 
 @pytest.mark.proves("P11.1", "P11.2", "P11.3")

@@ -13,6 +13,9 @@ from playhead.model import StreamInfo
 from playhead.store import Query, Store
 
 LOOK_EVERY_S = 0.25
+LOOK_BACK_S = 10.0
+"""A stream is found some time after it was created: its commit takes time, and clocks are set."""
+
 _LOOK_STREAMS = 100
 
 logger = logging.getLogger("playhead")
@@ -22,7 +25,7 @@ Tell = Callable[[StreamInfo | None], None]
 
 
 class ThreadNews:
-    """Tells of every stream that begins on a thread after somebody asked to be told; a stream may be told of twice."""
+    """Tells of every stream that begins on a thread after somebody asked to be told; a stream is told of many times."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -42,7 +45,7 @@ class ThreadNews:
             self.unwatch(thread_id, tell)
             raise
         if self._looking is None or self._looking.done():
-            # The clock is the store's, as are the times of creation; what began meanwhile is told of twice.
+            # The clock is the store's, as are the times of creation; what began meanwhile is told of too.
             self._since = self._store.now()
             self._looking = asyncio.create_task(self._look(), name="playhead thread news")
         return found
@@ -74,12 +77,12 @@ class ThreadNews:
                 logger.warning("looking for new streams: %s", error)
 
     async def _tell_of(self, thread_ids: Iterable[str]) -> None:
-        """All that began since the look before; a clock that two processes share may still differ by a little."""
+        """All that began since the look before, and a while before that: those are told of again."""
         now, before = self._store.now(), None
         while True:
             query = Query(thread_ids=tuple(thread_ids), before=before, limit=_LOOK_STREAMS)
             found = await self._store.find(query)
-            fresh = [info for info in found if info.created_at >= self._since - LOOK_EVERY_S]
+            fresh = [info for info in found if info.created_at >= self._since - LOOK_BACK_S]
             for info in reversed(fresh):
                 self.began(info)
             if len(fresh) < _LOOK_STREAMS:

@@ -10,9 +10,11 @@ from playhead.adapters.starlette import BareStreams, answer_errors, draining_at_
 from playhead.server import chat_routes, docs, follow_routes, page, stream_routes, thread_routes
 from playhead.server.body_limit import BodyLimit
 from playhead.server.chat import Chat
+from playhead.server.cors import Cors
 from playhead.server.local_guard import LocalGuard
 from playhead.server.opening import open_chat
 from playhead.server.problems import install_problems
+from playhead.server.request_ids import RequestIds
 from playhead.server.settings import Settings
 from playhead.server.stream_ids import EncodedStreamIds
 
@@ -64,5 +66,8 @@ def create_app(settings: Settings | None = None, chat: Chat | None = None) -> Fa
     app.add_middleware(BodyLimit)
     app.add_middleware(EncodedStreamIds)
     app.add_middleware(BareStreams)
-    app.add_middleware(LocalGuard, allowed_hosts=settings.allowed_hosts)
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=settings.cors_origins)
+    app.add_middleware(LocalGuard, allowed_hosts=settings.allowed_hosts, origins=settings.cors_origins)
+    app.add_middleware(RequestIds)
     return app

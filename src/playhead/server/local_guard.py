@@ -4,9 +4,11 @@ A loopback address keeps other machines out, but not the pages that the user's b
 here (cross-site), or make their own name point here (DNS rebinding). Sources: Fetch, section 3.1 (Origin);
 W3C Fetch Metadata; RFC 9110, section 15.5.20 (421).
 
-    Host ............. a loopback name or address, with the port that the request came in at
-    Origin ........... when there is one, the same as Host; never "null"
-    Sec-Fetch-Site ... when there is one, same-origin or none; others may only lead a person here by a link
+    Host ............. a loopback name or address, with the port that the request came in at; a Unix socket has no
+                       port, and its file's mode says who may come in
+    Origin ........... when there is one, the same as Host, or one that was named (CORS); never "null"
+    Sec-Fetch-Site ... when there is one, same-origin or none; others may only lead a person here by a link, unless
+                       their Origin was named
 """
 
 import ipaddress
@@ -34,10 +36,16 @@ class OriginRefused(PlayheadError):
 
 
 class LocalGuard:
-    """ASGI middleware. ``allowed_hosts`` are further Host values, such as ``localhost:9000``."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = ()) -> None:
+    Args:
+        allowed_hosts: further Host values, such as ``localhost:9000``.
+        origins: of other sites whose pages are welcome, as browsers send them: ``https://app.example``.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = (), origins: Collection[str] = ()) -> None:
         self.app = app
+        self._origins = frozenset(origins)
         self._allowed = {address for host in allowed_hosts if (address := parse_host(host))}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,15 +65,22 @@ class LocalGuard:
                 "without authentication this server answers only to this machine's own names, such as localhost, with"
                 " its own port; PLAYHEAD_ALLOWED_HOSTS adds others"
             )
-        if any(_origin(value) != host for value in _values(scope, b"origin")) or not _is_invited(scope):
-            return OriginRefused("without authentication this server takes no requests from other sites' pages")
+        origins = _values(scope, b"origin")
+        if len(origins) == 1 and origins[0] in self._origins:
+            return None
+        if any(_origin(value) != host for value in origins) or not _is_invited(scope):
+            return OriginRefused(
+                "without authentication this server takes no requests from other sites' pages; PLAYHEAD_CORS_ORIGINS"
+                " names exceptions"
+            )
         return None
 
     @staticmethod
     def _is_here(host: Address, scope: Scope) -> bool:
         name, port = host
         server = scope.get("server")
-        return is_loopback(name) and server is not None and port == server[1]
+        # ASGI: the port is None on a Unix socket
+        return is_loopback(name) and server is not None and server[1] in (port, None)
 
 
 def is_loopback(name: str) -> bool:

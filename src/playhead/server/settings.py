@@ -1,22 +1,41 @@
-"""The settings of ``playhead serve``: environment variables, or a ``.env`` file in the working directory."""
+"""The settings of ``playhead serve``: environment variables, or a ``.env`` file in the working directory.
 
+Names of the chat template are accepted. Those that mean something here (``DATABASE_URI``, ``STREAM_TTL_SECONDS``) are
+other names of our settings; the rest is accepted without effect, and the start says so in one line: who brings a
+template's ``.env`` along has a server that runs, on SQLite.
+"""
+
+import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from playhead.options import Options
 from playhead.server.local_guard import parse_host
 
 _ENGINE = Options()
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_WITHOUT_EFFECT = "Accepted; this version does nothing with it."
+
+
+def _template(name: str) -> Any:
+    return Field(default=None, validation_alias=name, description=_WITHOUT_EFFECT)
 
 
 class Settings(BaseSettings):
     """Each field is read from ``PLAYHEAD_<NAME>`` unless another name is given."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PLAYHEAD_", env_file=".env", env_ignore_empty=True, extra="ignore", populate_by_name=True
+        env_prefix="PLAYHEAD_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; a loopback one while nobody must log in.")
@@ -25,6 +44,14 @@ class Settings(BaseSettings):
         default=(),
         description="Further `Host` values to answer to, with their port, separated by commas: for tunnels and port"
         " forwards, such as `localhost:9000`.",
+    )
+    uds: Path | None = Field(
+        default=None, description="Listen on a Unix socket at this path instead of TCP; only its owner may connect."
+    )
+    workers: int = Field(default=1, ge=1, le=64, description="Processes that serve, on one store.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose pages may use this server, separated by commas, such as `https://app.example`.",
     )
     data_dir: Path = Field(
         default=Path("var"), description="Where the default store and the agent's checkpoints are kept."
@@ -81,8 +108,17 @@ class Settings(BaseSettings):
         default=5.0, ge=0, le=3_600, description="What running answers get to finish when the server is told to stop."
     )
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="For standard error.")
+    access_log: bool = Field(default=False, description="A line on standard error for each request.")
 
-    @field_validator("allowed_hosts", mode="before")
+    redis_host: str | None = _template("REDIS_HOST")
+    redis_port: str | None = _template("REDIS_PORT")
+    redis_username: str | None = _template("REDIS_USERNAME")
+    redis_password: SecretStr | None = _template("REDIS_PASSWORD")
+    google_api_key: SecretStr | None = _template("GOOGLE_API_KEY")
+    anthropic_api_key: SecretStr | None = _template("ANTHROPIC_API_KEY")
+    tavily_api_key: SecretStr | None = _template("TAVILY_API_KEY")
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
@@ -94,6 +130,11 @@ class Settings(BaseSettings):
             if parse_host(host) is None:
                 raise ValueError(f"{host!r} is no host with a port, such as localhost:9000")
         return hosts
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_as_browsers_send_it, origins))
 
     @property
     def store_url(self) -> str:
@@ -115,3 +156,35 @@ class Settings(BaseSettings):
     def options(self) -> Options:
         """The engine's part of the settings."""
         return Options(**self.model_dump(include=set(Options.__slots__)))
+
+    @property
+    def unused(self) -> list[str]:
+        """Names that are set and have no effect."""
+        return [
+            str(field.validation_alias)
+            for name, field in type(self).model_fields.items()
+            if field.description == _WITHOUT_EFFECT and getattr(self, name) is not None
+        ]
+
+
+def complaints(error: ValidationError) -> list[str]:
+    """What is wrong with settings, a line each, with the name that the setting has in the environment. Never values."""
+    lines = []
+    for one in error.errors():
+        name = str(one["loc"][0])
+        name = name if name.isupper() else f"PLAYHEAD_{name.upper()}"
+        lines.append(f"setting {name}: {one['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
+def _as_browsers_send_it(origin: str) -> str:
+    """An origin in lower case and without the scheme's own port. Raises: ValueError."""
+    if origin == "*":
+        raise ValueError(
+            "'*' would let every page that the browser has open act as the local user, as nobody has to log in; name"
+            " the origins"
+        )
+    origin = origin.lower()
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(f"{origin!r} is no origin, such as https://app.example:8443 (nothing behind host and port)")
+    return origin.removesuffix(_DEFAULT_PORTS.get(urlsplit(origin).scheme, ":"))
