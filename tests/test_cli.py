@@ -140,7 +140,7 @@ def test_tail_follows_a_server_through_its_restart(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as first:
         stream_id = said(first, "/pace 5 /long 10000")
         with terminal(first, "tail", stream_id) as shown:
-            shown.shows("demo model")
+            shown.until(lambda: b"demo model" in shown.raw, "the answer")
             first.kill()
             shown.shows("connection lost, reconnecting")
             with ServerProcess(tmp_path, port=first.port):
@@ -247,7 +247,7 @@ def test_nothing_in_a_stream_commands_the_terminal(server: ServerProcess) -> Non
 def test_ctrl_c_leaves_with_the_cursor_to_go_on_with(server: ServerProcess) -> None:
     stream_id = said(server, "/pace 5 /long 10000")
     with terminal(server, "tail", stream_id, columns=120) as shown:
-        shown.shows("demo model")
+        shown.until(lambda: b"demo model" in shown.raw, "the answer")
         shown.resize(200, 50)
         shown.type("\x03")
         assert shown.ended() == 130

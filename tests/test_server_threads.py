@@ -176,6 +176,16 @@ async def test_what_is_settled_late_does_not_bring_a_thread_back(
     assert await turns(server, started["thread_id"]) == []
 
 
+async def test_deleting_a_stream_leaves_what_the_user_said(server: Server) -> None:
+    live = await said(server, "/pace 5 /long 10000")
+    await eventually(lambda: _tail(server, live["stream_id"]))
+    assert (await server.http.delete(f"/v1/streams/{live['stream_id']}")).status_code == 204
+    human, ai = await turns(server, live["thread_id"])
+    assert (human["content"], ai["content"], ai["outcome"]) == ("/pace 5 /long 10000", "", "cancelled")
+    await answered(server, "/pace 0 and now?", live["thread_id"])
+    assert [turn["type"] for turn in await turns(server, live["thread_id"])] == ["human", "ai", "human", "ai"]
+
+
 @pytest.mark.proves("P12.1")
 async def test_strangers_threads_do_not_exist(server: Server) -> None:
     thread = str(uuid.uuid4())

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from playhead.agents import ChatAgent, TextPiece, ToolCallPiece
 from playhead.conversations import Settled, Threads
-from playhead.model import Status, StreamInfo, event
+from playhead.model import Outcome, OutcomeKind, Status, StreamInfo, event
 from playhead.server.answer import Part, parts_of, text_of
 from playhead.server.chat_frames import TOOL_CALL, TOOL_RESULT
 from playhead.streams import Playhead
@@ -92,24 +92,42 @@ class Chat:
             return  # nobody's history
         message = user_message(info)
         parts = await self.parts(info)
-        kept = await self.threads.settle(
-            Settled(
-                thread_id=info.thread_id,
-                owner=info.owner,
-                stream_id=info.stream_id,
-                created_at=info.created_at,
-                closed_at=info.closed_at or info.created_at,
-                user=message,
-                parts=parts,
-                outcome=info.outcome,
-            )
-        )
+        kept = await self._keep(info, parts)
         thread = agent_thread(info.owner, info.thread_id)
         if not kept:  # deleted while this was being written: nothing of it may stay
             await self.agent.delete(thread)
             await self.playhead.delete(info.stream_id, principal=info.owner)
         elif message is not None:
             await self.agent.settle(thread, info.stream_id, *message, text_of(parts), info.outcome.kind)
+
+    async def _keep(self, info: StreamInfo, parts: list[Part]) -> bool:
+        """Make it part of the thread's history; False: the thread was deleted."""
+        assert info.thread_id is not None
+        assert info.owner is not None
+        assert info.outcome is not None
+        return await self.threads.settle(
+            Settled(
+                thread_id=info.thread_id,
+                owner=info.owner,
+                stream_id=info.stream_id,
+                created_at=info.created_at,
+                closed_at=info.closed_at or info.created_at,
+                user=user_message(info),
+                parts=parts,
+                outcome=info.outcome,
+            )
+        )
+
+    async def delete_stream(self, stream_id: str, *, principal: str) -> None:
+        """Forget a stream and its events at once, live or not. What the user said stays in the thread.
+
+        Raises: as ``Playhead.delete``.
+        """
+        info = await self.playhead.info(stream_id, principal=principal)
+        await self.playhead.delete(stream_id, principal=principal)
+        if not info.settled and user_message(info) is not None:
+            deleted = Outcome(OutcomeKind.CANCELLED, by=principal, reason="deleted")
+            await self._keep(info.but(outcome=info.outcome or deleted), [])
 
     async def parts(self, info: StreamInfo) -> list[Part]:
         """What a stream has said so far; nothing, if its events are gone."""

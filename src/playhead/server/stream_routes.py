@@ -9,7 +9,7 @@ from playhead import store
 from playhead.adapters.starlette import stream_response
 from playhead.errors import Draining, StoreUnavailable
 from playhead.model import STREAM_ID_MAX_CHARACTERS, Status
-from playhead.server.access import Principal, ThePlayhead
+from playhead.server.access import Principal, TheChat, ThePlayhead
 from playhead.server.problems import PROBLEMS
 from playhead.server.stream_ids import StreamId
 from playhead.server.views import StateView, StreamList, StreamView
@@ -82,9 +82,9 @@ async def cancel(stream_id: StreamId, response: Response, playhead: ThePlayhead,
 
 
 @router.delete("/{stream_id}", summary="Delete a stream", status_code=204)
-async def delete(stream_id: StreamId, playhead: ThePlayhead, principal: Principal) -> None:
-    """Forget the stream and its events at once, live or not."""
-    await playhead.delete(stream_id, principal=principal)
+async def delete(stream_id: StreamId, chat: TheChat, principal: Principal) -> None:
+    """Forget the stream and its events at once, live or not. The message that it answers stays in its thread."""
+    await chat.delete_stream(stream_id, principal=principal)
 
 
 @health.get("/health", summary="Is the process alive?")
