@@ -227,7 +227,7 @@ async def test_readers_who_leave_at_any_moment_leave_nothing_behind(server: Serv
         async with httpx.AsyncClient(base_url=server.url) as http, Following(http, *subscriptions):
             await asyncio.sleep(dice.random() * 0.05)
 
-    for _ in range(20):
+    for _ in range(8):
         await asyncio.gather(*(come_and_go() for _ in range(10)))
 
     def tidy() -> bool:
