@@ -16,6 +16,8 @@ import psycopg
 import pytest
 
 START_S = 30.0
+ASKED = "asked"
+"""A role whose members are asked for their password; all others are let in."""
 FIND = Path(__file__).parent.parent / "scripts" / "postgres"
 
 
@@ -41,12 +43,14 @@ def postgres_server() -> Iterator[str]:
         [binaries / "initdb", "-D", data, "-U", "playhead", "-A", "trust", "-N", "-E", "UTF8"],
         check=True, capture_output=True, cwd=directory, **user,
     )  # fmt: skip
+    rules = data / "pg_hba.conf"
+    rules.write_text(f"local all +{ASKED} scram-sha-256\n" + rules.read_text())  # the first that matches counts
     server = subprocess.Popen(
         [binaries / "postgres", "-D", data, "-k", directory, "-c", "listen_addresses=", "-c", "fsync=off"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory, **user,
     )  # fmt: skip
     try:
-        _await_answer(f"postgresql://playhead@/postgres?host={directory}", server)
+        _prepare(f"postgresql://playhead@/postgres?host={directory}", server)
         yield f"postgresql://playhead@/{{}}?host={directory}"
     finally:
         server.send_signal(signal.SIGINT)
@@ -54,12 +58,14 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(directory)
 
 
-def _await_answer(url: str, server: "subprocess.Popen[bytes]") -> None:
+def _prepare(url: str, server: "subprocess.Popen[bytes]") -> None:
+    """Wait until it answers, and make the role that all its databases share."""
     until = time.monotonic() + START_S
     while True:
         assert server.poll() is None, "PostgreSQL ended"
         try:
-            psycopg.connect(url).close()
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(f"CREATE ROLE {ASKED}")
         except psycopg.OperationalError:
             assert time.monotonic() < until, "PostgreSQL does not answer"
             time.sleep(0.05)

@@ -3,9 +3,12 @@
 import asyncio
 import os
 import random
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -15,11 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from postgres_server import database, postgres  # noqa: F401 - fixtures
+from postgres_server import ASKED, database, postgres  # noqa: F401 - fixtures
 from sqlalchemy import select
 from sqlalchemy import text as sql
 
@@ -34,6 +38,7 @@ from playhead.errors import (
     PlayheadError,
     StoreCorrupt,
     StoreLocked,
+    StoreReadOnly,
     StoreUnavailable,
     StoreVersionUnsupported,
     ThreadNotFound,
@@ -102,12 +107,37 @@ async def test_strangers_find_nothing(threads: Threads) -> None:
         threads.get("unknown", owner=ANN),
         threads.touch("a\0b", owner=ANN),
         threads.get("\ud800", owner=ANN),
+        threads.settle(settled("s\ud800")),
+        threads.settle(settled("s3", user=("m\0", "question"))),
     ):
         with pytest.raises(ThreadNotFound):
             await refused
     assert await shown(threads, owner=BOB) == await shown(threads, "unknown") == await shown(threads, "\0") == []
-    assert (await threads.find(owner=BOB, search="secret")).threads == []
+    for owner in (BOB, "\0", "\ud800"):
+        assert (await threads.find(owner=owner, search="secret")).threads == []
+    await threads.end_delete("\ud800")
     assert len(await shown(threads)) == 2
+
+
+async def test_long_ids_are_kept_and_too_long_ones_refused(threads: Threads) -> None:
+    dice = random.Random(5)
+    # Of letters that do not compress: PostgreSQL's indexes would take longer ids of few different ones.
+    thread_id, stream_id, owner, message_id = (
+        "".join(map(chr, dice.choices(range(0x4E00, 0x9FFF), k=333))) for _ in "1234"
+    )
+    assert await threads.settle(settled(stream_id, thread_id, owner, user=(message_id, "question")))
+    assert await shown(threads, thread_id, owner) == [("user", "question"), ("assistant", f"answer {stream_id}")]
+    assert await threads.settle(settled("s" * 1_000, "t" * 1_000, "o" * 1_000, user=("m" * 1_000, "question")))
+    for refused in (
+        threads.touch(thread_id + "aa", owner=ANN),
+        threads.touch("t", owner=owner + "aa"),
+        threads.settle(settled(stream_id + "aa")),
+        threads.settle(settled(user=(message_id + "aa", "question"))),
+        threads.touch("\ud800" * 1_001, owner=ANN),
+    ):
+        with pytest.raises(BadRequest):
+            await refused
+    assert (await threads.find(owner=ANN)).threads == []
 
 
 async def test_names_and_archive(threads: Threads) -> None:
@@ -142,7 +172,7 @@ async def test_search_knows_no_wildcards_and_no_case(threads: Threads) -> None:
 
 
 async def test_pages_lose_no_thread_that_did_not_move(threads: Threads) -> None:
-    names = [f"t{number:03}" for number in range(300)]
+    names = [f"t{number:03}" for number in range(520)]
     for number, name in enumerate(names):
         threads._clock = lambda number=number: 1_000.0 + number // 3  # several at the same moment
         await threads.touch(name, owner=ANN)
@@ -161,9 +191,8 @@ async def test_pages_lose_no_thread_that_did_not_move(threads: Threads) -> None:
     assert len(seen) == len(set(seen))
     assert set(names) - set(seen) <= moved
     for garbage in ("", "x", "1", "-1.t", "1.\0", "9" * 30 + ".t"):
-        if garbage:
-            with pytest.raises(BadRequest):
-                await threads.find(owner=ANN, after=garbage)
+        with pytest.raises(BadRequest):
+            await threads.find(owner=ANN, after=garbage)
 
 
 # ---- settling --------------------------------------------------------------------------------------------
@@ -207,6 +236,17 @@ async def test_any_text_survives(threads: Threads) -> None:
         await threads.settle(settled(f"s{number}", at=1_000.0 + number, user=(f"m{number}", text), parts=parts))
         question, answer = (await threads.entries("t", owner=ANN))[-2:]
         assert (question.text, answer.parts, answer.text) == (text, parts, text + text)
+
+
+@pytest.mark.proves("P10.1")
+async def test_nobody_waits_for_ever(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr("playhead.conversations.database.OPERATION_MAX_S", 0.05)
+        with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.05 s"):
+            await threads._database.write(lambda _: answer.wait(20))
+    answer.set()
+    assert await threads.settle(settled())
 
 
 # ---- deletion --------------------------------------------------------------------------------------------
@@ -286,7 +326,7 @@ async def test_a_newer_version_is_refused(url: str) -> None:
 @pytest.mark.proves("P10.1", "P10.2")
 async def test_callers_who_are_cancelled_at_any_moment_disturb_nobody(threads: Threads) -> None:
     dice = random.Random(11)
-    for number in range(400):
+    for number in range(2_000):
         thread_id = f"t{number % 7}"
         works = {
             0: partial(threads.touch, thread_id, owner=ANN),
@@ -323,6 +363,103 @@ async def test_what_a_cancelled_caller_began_is_carried_out(threads: Threads) ->
     until = time.monotonic() + 20
     while not await shown(threads):
         assert time.monotonic() < until
+
+
+OPENER = """
+import asyncio, sys
+from playhead.conversations import Settled, open_threads
+from playhead.model import COMPLETED
+
+async def main(url, name):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    async with open_threads(url) as threads:
+        for number in range(30):
+            said = [{"type": "text", "text": "answer of " + name}]
+            at, stream = 1_000.0 + number, f"s{number:02}"
+            assert await threads.settle(Settled("t", "ann", stream, at, at + 1, COMPLETED, ("m-" + stream, name), said))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.proves("P7.6")
+async def test_processes_that_open_a_fresh_database_and_settle_the_same_streams_do_it_once(url: str) -> None:
+    if url == "sqlite://":
+        return
+    openers = [
+        subprocess.Popen(  # noqa: ASYNC220
+            [sys.executable, "-c", OPENER, url, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in ("one", "two", "three")
+    ]
+    try:
+        for opener in openers:
+            assert opener.stdout is not None
+            assert await asyncio.to_thread(opener.stdout.readline) == "ready\n"
+        for opener in openers:
+            assert opener.stdin is not None
+            opener.stdin.write("go\n")
+            opener.stdin.flush()
+        assert [await asyncio.to_thread(opener.wait, 20) for opener in openers] == [0, 0, 0]
+    finally:
+        for opener in openers:
+            opener.kill()
+            opener.communicate()
+    async with open_threads(url) as threads:
+        found = await threads.entries("t", owner=ANN)
+        assert [(entry.stream_id, entry.role) for entry in found] == [
+            (f"s{number:02}", role) for number in range(30) for role in ("user", "assistant")
+        ]
+        for question, answer in zip(found[::2], found[1::2], strict=True):
+            assert answer.text == f"answer of {question.text}"  # one transaction, one author
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from sqlalchemy import event
+from playhead.conversations import Settled, open_threads
+from playhead.model import COMPLETED
+
+async def main(url, place):
+    async with open_threads(url) as threads:
+        said = [{"type": "text", "text": "answer"}]
+        first, second = (
+            Settled("t", "ann", name, at, at + 1, COMPLETED, ("m-" + name, "q"), said)
+            for name, at in (("s1", 1_000), ("s2", 2_000))
+        )
+        await threads.settle(first)
+        left = int(place.rstrip("abcdefghijklmnopqrstuvwxyz"))
+
+        @event.listens_for(threads._database._engine, "after_cursor_execute")
+        def executed(connection, cursor, statement, *_):
+            nonlocal left
+            if statement.startswith(("INSERT", "UPDATE", "DELETE")):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        await (threads.settle(second) if place.endswith("settle") else threads.begin_delete("t", owner="ann"))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.crash
+@pytest.mark.proves("P7.6")
+@pytest.mark.parametrize("place", ["1settle", "2settle", "1delete", "2delete"])
+async def test_a_kill_between_two_statements_leaves_all_or_nothing(url: str, place: str) -> None:
+    if url == "sqlite://":
+        return
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, url, place)
+    async with asyncio.timeout(20):
+        assert await killed.wait() == -signal.SIGKILL
+    async with open_threads(url) as threads:
+        assert await shown(threads) == [("user", "q"), ("assistant", "answer")]
+        assert await threads.deleting() == []
+        assert (await threads.get("t", owner=ANN)).last_activity_at == 1_001.0
+        assert await threads.settle(settled("s2", at=2_000.0))
+        assert len(await shown(threads)) == 4
 
 
 SETTLER = """
@@ -403,6 +540,54 @@ async def test_a_locked_file_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         assert isinstance(await refusal(f"sqlite:///{path}"), StoreLocked)
 
 
+READ_ONLY = """
+import asyncio, os, sys
+from playhead.conversations import open_threads
+from playhead.errors import PlayheadError
+
+async def main(url):
+    if os.getuid() == 0:  # whom no permission stops
+        os.setgid(65534)
+        os.setuid(65534)
+    try:
+        async with open_threads(url) as threads:
+            await threads.touch("t", owner="ann")
+    except PlayheadError as error:
+        print(type(error).__name__, error)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("existing", [True, False])
+async def test_a_read_only_file_is_named(existing: bool) -> None:
+    directory = Path(tempfile.mkdtemp())  # where every user may look, unlike pytest's
+    path = directory / "threads.db"
+    try:
+        if existing:
+            async with open_threads(f"sqlite:///{path}") as threads:
+                await threads.touch("t", owner=ANN)
+            path.chmod(0o444)
+        directory.chmod(0o555)  # noqa: ASYNC240
+        command = [sys.executable, "-c", READ_ONLY, f"sqlite:///{path}"]
+        said = (await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, timeout=20)).stdout
+        assert said.decode().startswith("StoreReadOnly threads.db cannot be written")
+        assert said.count(b"\n") == 1
+    finally:
+        directory.chmod(0o700)  # noqa: ASYNC240
+        shutil.rmtree(directory)
+
+
+async def test_a_damaged_file_is_named_while_it_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "threads.db"
+    async with open_threads(f"sqlite:///{path}") as threads:
+        await threads.settle(settled())
+    damaged = bytearray(path.read_bytes())
+    damaged[4096:] = b"\xff" * (len(damaged) - 4096)  # the first page, which says what is where, is sound
+    path.write_bytes(damaged)
+    assert isinstance(await refusal(f"sqlite:///{path}"), StoreCorrupt)
+
+
 async def test_files_are_private(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
@@ -421,3 +606,36 @@ async def test_postgresql_that_cannot_be_used_is_named_without_its_password(post
         assert "hunter2" not in str(error)
     assert "127.0.0.1:1" in str(away)
     assert "does not exist" in str(unknown)
+
+
+@pytest.mark.parametrize("password", ["right", "wrong"])
+async def test_postgresql_asks_who_one_is(postgres: str, database: str, password: str) -> None:  # noqa: F811
+    user = f"guest{uuid.uuid4().hex}"
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'right' IN ROLE {ASKED}")
+    error = await refusal(database.replace("playhead@", f"{user}:{password}@"))
+    if password == "wrong":
+        assert isinstance(error, StoreUnavailable)
+        assert "password authentication failed" in str(error)
+    else:  # nobody but its owner may make tables in a database's schema "public"
+        assert "does not let this user do it; grant it USAGE and CREATE" in str(error)
+    assert f":{password}@" not in str(error)
+
+
+async def test_postgresql_that_may_not_be_written_is_named(database: str) -> None:  # noqa: F811
+    error = await refusal(f"{database}&options=-c%20default_transaction_read_only%3Don")
+    assert isinstance(error, StoreReadOnly)
+
+
+async def test_connections_that_postgresql_ended_are_replaced(database: str) -> None:  # noqa: F811
+    async with open_threads(database) as threads:
+        await asyncio.gather(*(threads.touch(f"t{number}", owner=ANN) for number in range(20)))
+        with psycopg.connect(database, autocommit=True) as connection:
+            ended = connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            ).fetchall()
+        assert ended
+        assert all(row == (True,) for row in ended)
+        await asyncio.gather(*(threads.touch(f"t{number}", owner=ANN) for number in range(20)))
+        assert len((await threads.find(owner=ANN)).threads) == 20

@@ -243,7 +243,9 @@ async def test_what_could_not_be_sent_is_kept_over_a_reload(server: Server, tabs
     await page.unroute("**/chat/message")
     await page.press("#message", "Enter")
     await expect(page.locator(HUMAN)).to_have_text("/pace 0 precious words")
+    await expect(page.locator("#message")).to_have_value("")  # the server has it
     await page.reload()
+    await expect(page.locator(HUMAN)).to_have_text("/pace 0 precious words")
     await expect(page.locator("#message")).to_have_value("")
 
 

@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from playhead.conversations.faults import in_words, no_answer
 from playhead.conversations.schema import HEAD
 from playhead.conversations.threads import Threads
-from playhead.errors import InvalidSetting, PlayheadError, StoreError, StoreUnavailable, StoreVersionUnsupported
+from playhead.errors import InvalidSetting, StoreVersionUnsupported
 from playhead.stores.sqlite.faults import named
 
 POOL_CONNECTIONS = 5
@@ -59,7 +59,11 @@ class Database:
         return await self._run(self._readers, self._asking, work)
 
     async def _run(self, threads: ThreadPoolExecutor, way: Callable[[Work[T]], T], work: Work[T]) -> T:
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, way, work))
+        try:
+            async with asyncio.timeout(OPERATION_MAX_S):
+                return await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, way, work))
+        except TimeoutError as error:
+            raise no_answer(self._engine.url, OPERATION_MAX_S) from error
 
     def _in_transaction(self, work: Work[T]) -> T:
         try:
@@ -126,14 +130,18 @@ def is_postgresql(url: str) -> bool:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        limits = {"connect_timeout": CONNECT_MAX_S, "options": f"-c statement_timeout={int(OPERATION_MAX_S * 1_000)}"}
+        most_ms = int(OPERATION_MAX_S * 1_000)
+        theirs = str(url.query.get("options", ""))  # said last, so it counts
+        limits = {"connect_timeout": CONNECT_MAX_S, "options": f"-c statement_timeout={most_ms} {theirs}"}
+        # A server that is gone without a word: its connection ends, and with it the thread that waits for it.
+        silence = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": most_ms}
         return create_engine(
             url,
             pool_size=POOL_CONNECTIONS,
             max_overflow=0,
             pool_timeout=OPERATION_MAX_S,
             pool_pre_ping=True,
-            connect_args=limits,
+            connect_args=limits | silence,
         )
     # In memory there is one connection, and it is the database.
     pool = QueuePool if _file_of(url) else StaticPool
@@ -204,21 +212,3 @@ def _migrate(connection: Connection) -> None:
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def in_words(error: Exception, url: URL) -> PlayheadError:
-    """What went wrong with the database, for people; never with its password."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if url.get_backend_name() == "sqlite" and isinstance(cause, sqlite3.Error | OSError):
-        return named(cause, Path(url.database or "the database of threads"))
-    where = url.set(username=None, password=None, drivername="postgresql", query={}).render_as_string()
-    if isinstance(error, PoolTimeout):
-        return StoreUnavailable(f"all connections to {where} are in use")
-    if isinstance(error, DBAPIError) and not error.connection_invalidated and not _is_connection_trouble(error):
-        return StoreError(f"{where} refused what it was asked: {type(cause).__name__}")
-    reason = " ".join(str(cause).split()) or type(cause).__name__
-    return StoreUnavailable(f"the database of threads at {where} cannot be used: {reason}")
-
-
-def _is_connection_trouble(error: DBAPIError) -> bool:
-    return type(error).__name__ in ("OperationalError", "InterfaceError")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PREVIEW_CHARACTERS = 100
 TITLE_MAX_CHARACTERS = 200
 TOMBSTONES_KEPT_S = 30 * 86_400.0
+ID_MAX_BYTES = 1_000
+"""Of UTF-8. An index entry of PostgreSQL, which holds two ids, has at most 2,704 bytes."""
 _MICROSECONDS = 1_000_000
 AnyRow = Row[*tuple[Any, ...]]
 _TOUCH_FACTS = ("thread_id", "owner", "preview", "preview_key", "title_key", "created_at", "last_activity_at")
@@ -53,7 +55,11 @@ class Threads:
     # ---- what happens to them ----------------------------------------------------------------------
 
     async def touch(self, thread_id: str, *, owner: str, preview: str = "") -> None:
-        """Make the thread if it is new, else move its last activity to now. Raises: ThreadNotFound."""
+        """Make the thread if it is new, else move its last activity to now.
+
+        Raises: ThreadNotFound; BadRequest (an id of more than ``ID_MAX_BYTES``).
+        """
+        _check_size(thread_id, owner)
         facts = self._facts(thread_id, owner, preview, self._clock())
 
         def work(connection: Connection) -> bool:
@@ -122,7 +128,8 @@ class Threads:
         def work(connection: Connection) -> None:
             connection.execute(done.values(cleared_at=self._now()))
 
-        await self._database.write(work)
+        if _can_be_kept(thread_id):
+            await self._database.write(work)
 
     # ---- history -----------------------------------------------------------------------------------
 
@@ -130,9 +137,13 @@ class Threads:
         """Make what a stream produced part of its thread's history: the message and the answer, or neither.
 
         Idempotent by stream id, from any process: what is there already stays as it is. Makes the thread when it is
-        unknown. False: the thread was deleted; nothing was kept. Raises: ThreadNotFound: it is another owner's.
+        unknown. False: the thread was deleted; nothing was kept.
+
+        Raises: ThreadNotFound: it is another owner's. BadRequest: an id of more than ``ID_MAX_BYTES``.
         """
-        if not _can_be_kept(settled.thread_id, settled.owner):
+        message_id = settled.user[0] if settled.user else ""
+        _check_size(settled.thread_id, settled.owner, settled.stream_id, message_id)
+        if not _can_be_kept(settled.thread_id, settled.owner, settled.stream_id, message_id):
             raise _not_found(settled.thread_id)
         preview = settled.user[1] if settled.user else "".join(part.get("text", "") for part in settled.parts)
         facts = self._facts(settled.thread_id, settled.owner, preview, settled.created_at, settled.closed_at)
@@ -212,7 +223,7 @@ class Threads:
         def work(connection: Connection) -> list[AnyRow]:
             return list(connection.execute(question))
 
-        rows = await self._database.read(work)
+        rows = await self._database.read(work) if _can_be_kept(owner) else []
         more = f"{rows[limit - 1].last_activity_at}.{rows[limit - 1].thread_id}" if len(rows) > limit else None
         return ThreadPage([_thread(row) for row in rows[:limit]], more)
 
@@ -303,6 +314,12 @@ def _us(seconds: float) -> int:
 def _can_be_kept(*ids: str) -> bool:
     """Whether SQL text can hold these as they are; what it cannot hold, no thread is called."""
     return all(_storable(one) == one for one in ids)
+
+
+def _check_size(*ids: str) -> None:
+    """Raises: BadRequest."""
+    if any(len(one.encode("utf-8", "replace")) > ID_MAX_BYTES for one in ids):
+        raise BadRequest(f"an id has at most {ID_MAX_BYTES} bytes of UTF-8", argument="id")
 
 
 def _storable(text: str) -> str:
