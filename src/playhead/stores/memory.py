@@ -18,6 +18,7 @@ from playhead.errors import PlayheadError, StoreUnavailable, StreamNotFound
 from playhead.log import Command, Create, Facts, Head, check_readable, decide, decide_append
 from playhead.model import Batch, Lease, Page, Status, StreamInfo
 from playhead.store import PAGE_MAX_BYTES, Applied, Query, StoreOptions, Wake
+from playhead.watchers import Watchers
 
 
 @dataclass
@@ -43,7 +44,7 @@ class MemoryData:
     threads: dict[str, str] = field(default_factory=dict)
     owners: Counter[str | None] = field(default_factory=Counter)
     leases: dict[str, float] = field(default_factory=dict)
-    watchers: defaultdict[str, dict[object, Wake]] = field(default_factory=lambda: defaultdict(dict))
+    watchers: Watchers = field(default_factory=Watchers)
 
 
 class MemoryStore:
@@ -93,7 +94,7 @@ class MemoryStore:
             assert state is not None
             return Applied(state, changed=False)
         self._put(stream_id, state, new)
-        self._wake(stream_id, None, new)
+        self._data.watchers.tell(stream_id, None, new)
         return Applied(new or state, changed=True)  # type: ignore[arg-type]
 
     def append(self, lease: Lease, batch: Batch) -> "asyncio.Future[None]":
@@ -119,7 +120,7 @@ class MemoryStore:
         entries.lasts.append(batch.last)
         entries.rows.append((batch.epoch, entry))
         self._put(lease.stream_id, state, state.but(tail=new.tail, size_bytes=new.size_bytes))
-        self._wake(lease.stream_id, batch, None)
+        self._data.watchers.tell(lease.stream_id, batch, None)
         done.set_result(None)
         return done
 
@@ -178,24 +179,7 @@ class MemoryStore:
         return freed
 
     def watch(self, stream_id: str, wake: Wake) -> Callable[[], None]:
-        key = object()  # the same callable may watch twice
-        self._shared.watchers[stream_id][key] = wake
-
-        def undo() -> None:
-            watchers = self._shared.watchers.get(stream_id, {})
-            watchers.pop(key, None)
-            if not watchers:
-                self._shared.watchers.pop(stream_id, None)
-
-        return undo
-
-    def _wake(self, stream_id: str, batch: Batch | None, info: StreamInfo | None) -> None:
-        for wake in tuple(self._data.watchers.get(stream_id, {}).values()):
-            try:
-                wake(batch, info)
-            except Exception as error:  # noqa: BLE001 - one bad watcher must not cost the others their answers
-                context = {"message": "a watcher of a stream failed", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
+        return self._shared.watchers.add(stream_id, wake)
 
     def _alive(self, producer: str | None) -> bool:
         return producer is not None and self._data.leases.get(producer, 0.0) > self.now()

@@ -3,11 +3,10 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
-from playhead.errors import InvalidSetting, StoreCorrupt
-from playhead.model import Cancel, Outcome, OutcomeKind, Status, StreamInfo
+from playhead.model import StreamInfo
+from playhead.state import pack_state, unpack_state
 from playhead.stores.sqlite.schema import OFFSET_BITS, OFFSET_MAX
 
 LAST_PLACE = (
@@ -31,8 +30,6 @@ _UPDATE = """
     UPDATE streams SET status = ?, producer = ?, epoch = ?, due_at = ?, settled = ?, tail = ?, size_bytes = ?,
                        state = ?, version = version + 1
     WHERE no = ?"""
-_DERIVED = ("tail", "size_bytes")
-_DEFAULTS = {field.name: field.default for field in fields(StreamInfo) if field.name not in _DERIVED}
 
 
 class Mark(NamedTuple):
@@ -64,10 +61,7 @@ class Row(NamedTuple):
         no, version, state, tail, size_bytes, place, total_bytes = values
         if place is not None:
             tail, size_bytes = place & OFFSET_MAX, total_bytes
-        try:
-            return cls(no, version, _decoded(state, tail, size_bytes))
-        except (ValueError, TypeError, KeyError) as error:
-            raise StoreCorrupt(f"the stored state of stream number {no} cannot be decoded: {error}") from error
+        return cls(no, version, unpack_state(state, tail, size_bytes))
 
 
 def column(text: str | None) -> str | None:
@@ -111,7 +105,7 @@ def put(connection: sqlite3.Connection, old: Row | None, new: StreamInfo) -> Mar
         new.settled,
         new.tail,
         new.size_bytes,
-        _encoded(new),
+        pack_state(new),
     )
     if old is not None:
         connection.execute(_UPDATE, (*changing, old.no))
@@ -140,25 +134,3 @@ def _one(connection: sqlite3.Connection, statement: str, parameter: str | None) 
 
 def _request(owner: str | None, key: str) -> str:
     return json.dumps([owner, key])
-
-
-def _encoded(info: StreamInfo) -> str:
-    """Raises: InvalidSetting for metadata that is not JSON-able."""
-    changed = {name: value for name, default in _DEFAULTS.items() if (value := getattr(info, name)) != default}
-    try:
-        changed["metadata"] = dict(info.metadata)
-        return json.dumps(changed, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidSetting(f"metadata must be JSON-able: {error}", stream_id=info.stream_id) from error
-
-
-def _decoded(state: str, tail: int, size_bytes: int) -> StreamInfo:
-    found = json.loads(state)
-    if "status" in found:
-        found["status"] = Status(found["status"])
-    if "cancel" in found:
-        found["cancel"] = Cancel(*found["cancel"])
-    if "outcome" in found:
-        kind, *rest = found["outcome"]
-        found["outcome"] = Outcome(OutcomeKind(kind), *rest)
-    return StreamInfo(**found, tail=tail, size_bytes=size_bytes)

@@ -22,6 +22,7 @@ from playhead.stores.sqlite.reader import Question, Reader, Watch
 from playhead.stores.sqlite.schema import Database
 from playhead.stores.sqlite.worker import Answer, News, resolve
 from playhead.stores.sqlite.writer import Append, Task, Writer
+from playhead.watchers import Watchers
 
 _PURGE_STEP_ENTRIES = 100
 _TOLD_MAX = 10_000
@@ -72,8 +73,8 @@ class SQLiteStore:
         self._options = options or StoreOptions()
         self._parts: _Parts | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._wakes: dict[str, dict[object, Wake]] = {}
-        self._told: dict[str, rows.Mark] = {}  # of the streams of ``_wakes``, and of what was written here lately
+        self._watchers = Watchers()
+        self._told: dict[str, rows.Mark] = {}  # of the streams of ``_watchers``, and of what was written here lately
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -90,7 +91,7 @@ class SQLiteStore:
             await _stopped(parts)
             raise
         self._parts, self._closing, self._told = parts, None, {}
-        for stream_id in self._wakes:
+        for stream_id in self._watchers:
             reader.hand_over(Watch(stream_id, is_wanted=True))
 
     async def close(self) -> None:
@@ -144,21 +145,11 @@ class SQLiteStore:
         return freed
 
     def watch(self, stream_id: str, wake: Wake) -> Callable[[], None]:
-        wakes = self._wakes.get(stream_id)
-        if wakes is None:
-            wakes = self._wakes[stream_id] = {}
+        if stream_id not in self._watchers:
             if self._told.get(stream_id) == rows.NOTHING:
                 del self._told[stream_id]  # an id may come back and go again: that is news once more
             self._look_at(stream_id, is_wanted=True)
-        key = object()
-        wakes[key] = wake
-
-        def undo() -> None:
-            if wakes.pop(key, None) and not wakes:
-                del self._wakes[stream_id]
-                self._look_at(stream_id, is_wanted=False)
-
-        return undo
+        return self._watchers.add(stream_id, wake, gone=partial(self._look_at, stream_id, is_wanted=False))
 
     def renew(self) -> None:
         self._opened().presence.renew()
@@ -195,9 +186,9 @@ class SQLiteStore:
                 told = self._told.get(item.stream_id, rows.NOTHING)
                 mark = rows.Mark(mark.no, told.version if told.no == mark.no else 0, mark.tail)
             self._told[item.stream_id] = mark
-            self._wake(item)
-        if len(self._told) > _TOLD_MAX + len(self._wakes):
-            self._told = {stream_id: mark for stream_id, mark in self._told.items() if stream_id in self._wakes}
+            self._watchers.tell(item.stream_id, item.batch, item.info)
+        if len(self._told) > _TOLD_MAX + len(self._watchers):
+            self._told = {stream_id: mark for stream_id, mark in self._told.items() if stream_id in self._watchers}
         resolve(answers)
 
     def _deliver_found(self, news: list[News], answers: list[Answer]) -> None:
@@ -206,16 +197,8 @@ class SQLiteStore:
             told = self._told.get(item.stream_id)
             if told is None or item.mark > told or (item.mark == rows.NOTHING and told != item.mark):
                 self._told[item.stream_id] = item.mark
-                self._wake(item)
+                self._watchers.tell(item.stream_id, item.batch, item.info)
         resolve(answers)
-
-    def _wake(self, news: News) -> None:
-        for wake in tuple(self._wakes.get(news.stream_id, {}).values()):
-            try:
-                wake(news.batch, news.info)
-            except Exception as error:  # noqa: BLE001 - one bad watcher must not cost the others their answers
-                context = {"message": "a watcher of a stream failed", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _closed() -> StoreUnavailable:

@@ -1,0 +1,134 @@
+"""Real Redis servers of the tests' own, on free loopback ports, in directories of their own.
+
+A module that uses the fixtures says ``from redis_server import make_redis, redis_server, redis_url``.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+START_S = 20.0
+FIND = Path(__file__).parent.parent / "scripts" / "redis"
+
+
+@cache
+def program(name: str) -> str:
+    """``redis-server`` or ``redis-sentinel``. Raises when there is none: these tests are not skipped."""
+    found = subprocess.run([FIND], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    return str(Path(found.stdout.strip()) / name)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """One server. It may be killed, stopped, frozen, and started again with what it had stored."""
+
+    def __init__(self, directory: Path, *, port: int | None = None, args: tuple[str, ...] = ()) -> None:
+        self.directory = directory
+        self.port = port or free_port()
+        self.args = args
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.directory)]
+        with (self.directory / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [program("redis-server"), *words, *self.args], stdout=log, stderr=log, cwd=self.directory
+            )
+        until = time.monotonic() + START_S
+        while not self._answers():
+            assert self._process.poll() is None, (self.directory / "redis.log").read_text()
+            assert time.monotonic() < until, "Redis does not answer"
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.command("PING"))
+        except (redis.AuthenticationError, redis.exceptions.NoPermissionError):
+            return True
+        except redis.RedisError:
+            return False
+
+    def command(self, *words: Any) -> Any:
+        """One command on a connection of its own. Raises: redis.RedisError."""
+        with redis.Redis(port=self.port, socket_timeout=5, retry=None) as client:
+            return client.execute_command(*words)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(how)
+            process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One for all tests of this worker that leave it as it is."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = RedisServer(Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """An empty Redis."""
+    redis_server.command("FLUSHALL")
+    return redis_server.url
+
+
+@pytest.fixture
+def make_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Makes servers that a test may do to what it likes; they are started, and ended with the test."""
+    made: list[RedisServer] = []
+
+    def make(*args: str) -> RedisServer:
+        server = RedisServer(tmp_path / f"redis{len(made)}", args=args)
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
