@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 import pytest_asyncio
+from redis_server import make_redis, redis_server, redis_url  # noqa: F401 - fixtures
 from streaming import until
 
 from playhead import Options, Playhead
@@ -27,9 +28,12 @@ class OpenPlayhead(Protocol):
     async def __call__(self, wrap: Callable[[Store], Store] = ..., **settings: Any) -> Playhead: ...
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Options], Store]:
     """Makes one more store on the same data: like one more process on one database."""
+    if request.param == "redis":
+        url = request.getfixturevalue("redis_url")
+        return lambda options: open_store(url, options.store)
     if request.param == "memory":
         data = MemoryData()
         return lambda options: MemoryStore(data, options=options.store)

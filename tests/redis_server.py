@@ -1,6 +1,6 @@
 """Real Redis servers of the tests' own, on free loopback ports, in directories of their own.
 
-A module that uses the fixtures says ``from redis_server import make_redis, redis_server, redis_url``.
+``conftest.py`` brings the fixtures to all tests.
 """
 
 import os

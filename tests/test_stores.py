@@ -1,12 +1,15 @@
 """Every store keeps the contract: one suite, one model, one fixture each."""
 
+import itertools
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
+from redis_server import RedisServer
 
 from playhead.stores.memory import MemoryData, MemoryStore
+from playhead.stores.redis import RedisStore
 from playhead.stores.sqlite import SQLiteStore
 from playhead.testing import StoreSuite
 from playhead.testing.stateful import StoreMachine
@@ -26,6 +29,12 @@ class TestSQLite(StoreSuite):
         return lambda clock, options: SQLiteStore(tmp_path / "playhead.db", clock=clock, options=options)
 
 
+class TestRedis(StoreSuite):
+    @pytest.fixture
+    def make_store(self, redis_url: str) -> MakeStore:
+        return lambda clock, options: RedisStore(redis_url, clock=clock, options=options)
+
+
 class MemoryMachine(StoreMachine):
     def start(self) -> MakeStore:
         data = MemoryData()
@@ -42,7 +51,24 @@ class SQLiteMachine(StoreMachine):
         self.folder.cleanup()
 
 
+class RedisMachine(StoreMachine):
+    url = ""
+    numbers = itertools.count()
+
+    def start(self) -> MakeStore:
+        url = f"{self.url}?prefix=example{next(self.numbers)}"
+        return lambda clock, options: RedisStore(url, clock=clock, options=options)
+
+
 TestMemoryModel = MemoryMachine.TestCase
 TestMemoryModel.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 TestSQLiteModel = SQLiteMachine.TestCase
 TestSQLiteModel.settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
+
+
+class TestRedisModel(RedisMachine.TestCase):
+    settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
+
+    @pytest.fixture(autouse=True)
+    def redis(self, redis_server: RedisServer) -> None:
+        RedisMachine.url = redis_server.url

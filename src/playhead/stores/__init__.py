@@ -10,12 +10,14 @@ _SYNCHRONOUS: dict[str, Literal["normal", "full"]] = {
     "synchronous=normal": "normal",
     "synchronous=full": "full",
 }
+_REDIS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
 def open_store(url: str, options: StoreOptions) -> Store:
-    """The store of a URL: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db``.
+    """The store of a URL: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``redis://host:6379``.
 
-    ``?synchronous=full`` makes SQLite wait for the disk at each commit (see docs/operations.md).
+    ``?synchronous=full`` makes SQLite wait for the disk at each commit (see docs/operations.md). For the URLs of Redis,
+    Sentinel and Cluster see ``playhead.stores.redis.address``.
     Raises: InvalidSetting.
     """
     scheme, separator, rest = url.partition("://")
@@ -30,6 +32,13 @@ def open_store(url: str, options: StoreOptions) -> Store:
         synchronous = _SYNCHRONOUS.get(query)
         if path.startswith("/") and len(path) > 1 and synchronous is not None:
             return SQLiteStore(path[1:], options=options, synchronous=synchronous)
+    if separator and scheme in _REDIS:
+        try:
+            from playhead.stores.redis import RedisStore
+        except ModuleNotFoundError as error:
+            raise InvalidSetting("a Redis store wants: pip install 'playhead[redis]'", setting="store") from error
+        return RedisStore(url, options=options)
     raise InvalidSetting(
-        "a store is memory:// or sqlite:///path/to/file.db (optionally with ?synchronous=full)", setting="store"
+        "a store is memory://, sqlite:///path/to/file.db (optionally with ?synchronous=full) or redis://host:6379/0",
+        setting="store",
     )

@@ -29,7 +29,12 @@ class WatchingSuite(StoreCase):
     async def test_p1_a_woken_watcher_finds_the_news_stored(self, store: Store) -> None:
         lease = await create(store)
         seen: list[asyncio.Task[list[str]]] = []
-        store.watch("s", lambda _batch, _info: seen.append(asyncio.ensure_future(words(store))))
+
+        def look(batch: Batch | None, _info: StreamInfo | None) -> None:
+            if batch is not None:  # a store may wake for nothing, whenever it likes
+                seen.append(asyncio.ensure_future(words(store)))
+
+        store.watch("s", look)
         await append(store, lease, 1, "a")
         await append(store, lease, 2, "b")
         assert [(await task)[:n] for n, task in enumerate(seen, start=1)] == [["a"], ["a", "b"]]
@@ -142,7 +147,7 @@ class WatchingSuite(StoreCase):
             undo()
 
         undo = store.watch("s", only_once)
-        store.watch("s", lambda _batch, _info: woken.append("second"))
+        store.watch("s", lambda batch, _info: woken.append("second") if batch else None)
         await append(store, lease, 1, "x")
         await append(store, lease, 2, "y")
         assert sorted(woken) == ["first", "second", "second"]
@@ -161,7 +166,8 @@ class WatchingSuite(StoreCase):
         await append(store, lease, 1, "x")
         await store.apply("s", Close(lease.epoch, COMPLETED))
         assert [batch.last for batch in watcher.batches] == [1]
-        assert [str(context["exception"]) for context in complaints] == ["a watcher's own mistake"] * 2
+        assert len(complaints) >= 2
+        assert {str(context["exception"]) for context in complaints} == {"a watcher's own mistake"}
 
     async def test_watching_what_does_not_exist_yet(self, store: Store, other: Store) -> None:
         watcher = Watcher()

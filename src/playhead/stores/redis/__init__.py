@@ -1,0 +1,3 @@
+from playhead.stores.redis.store import RedisStore
+
+__all__ = ["RedisStore"]
