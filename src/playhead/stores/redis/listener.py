@@ -21,7 +21,7 @@ logger = logging.getLogger("playhead")
 
 
 class Listener:
-    """Subscriptions that outlive their connection. Nothing is open while there are none."""
+    """Subscriptions that outlive their connection. Listens from the moment it is made."""
 
     def __init__(
         self,
@@ -34,15 +34,13 @@ class Listener:
         self._confirmed = confirmed
         self._channels: set[bytes] = set()
         self._wire: Wire | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task = asyncio.create_task(self._run(), name="playhead redis listener")
 
     def add(self, channel: bytes) -> None:
         if channel not in self._channels:
             self._channels.add(channel)
             if self._wire is not None:
                 self._wire.say(["SUBSCRIBE", channel])
-            elif self._task is None:
-                self._task = asyncio.create_task(self._run(), name="playhead redis listener")
 
     def discard(self, channel: bytes) -> None:
         if channel in self._channels:
@@ -96,7 +94,5 @@ class Listener:
                 self._confirmed(channel)
 
     async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        self._task.cancel()
+        await asyncio.wait([self._task])

@@ -12,7 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -144,8 +144,7 @@ class Wire(asyncio.Protocol):
     # ---- asyncio.Protocol ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of a family of their own
         self.heard_at = self._loop.time()
         self._watchdog = self._loop.call_later(REPLY_MAX_S / 4, self._watch)
 
