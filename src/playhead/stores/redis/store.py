@@ -32,13 +32,16 @@ from playhead.stores.redis.keys import Keys, decoded, encoded
 from playhead.stores.redis.listener import Listener
 from playhead.stores.redis.lists import Listing, Lists
 from playhead.stores.redis.presence import Clock, Presence, has_ended, look_at_clock
-from playhead.stores.redis.router import ASK, WRITE, Router, again
+from playhead.stores.redis.router import ASK, WRITE, Call, Router, again
 from playhead.stores.redis.scripts import APPEND, COMMIT, READ
 from playhead.stores.redis.wire import Word
 from playhead.watchers import Watchers
 
 HINT_MAX_BYTES = 32 * 1024
 LOOK_EVERY_S = 1.0
+BUSY_S, HOLD_S = 0.002, 0.005
+"""When an answer took longer than the one, the next append of its stream waits for the other."""
+
 _LOOK_STREAMS = 256
 _ORPHANS_MAX = 1_000
 _PURGE_LOGS = 16
@@ -90,7 +93,10 @@ class RedisStore:
         self._watchers = Watchers()
         self._channels: dict[bytes, str] = {}
         self._ours: dict[str, bytes] = {}  # the version of each stream that is produced here
-        self._under_way: set[asyncio.Future[None]] = set()
+        self._replicas = self._address.replicas
+        self._appends_left = 0
+        self._last_answer: asyncio.Future[None] | None = None
+        self._held: list[asyncio.Future[None]] = []
 
     async def open(self) -> None:
         router = Router(self._address)
@@ -119,6 +125,7 @@ class RedisStore:
         looking = asyncio.create_task(self._look(), name="playhead redis look")
         self._parts = _Parts(router, presence, listener, claims, Lists(router, self._keys), looking)
         self._closing = None
+        self._last_answer = None
         self._ours.clear()
         for stream_id in self._watchers:
             self._listen(stream_id)
@@ -132,8 +139,10 @@ class RedisStore:
 
     async def _stopped(self, parts: _Parts) -> None:
         """What was handed over is answered, then the goodbye is said."""
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        self._let_go()
+        if self._appends_left:  # bounded: who waits too long is told that the connection is lost
+            self._last_answer = asyncio.get_running_loop().create_future()
+            await self._last_answer
         parts.looking.cancel()
         await asyncio.wait([parts.looking])
         await parts.listener.close()
@@ -152,7 +161,8 @@ class RedisStore:
     # ---- appends ---------------------------------------------------------------------------------------
 
     def append(self, lease: Lease, batch: Batch) -> "asyncio.Future[None]":
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
         entry = pack(batch)
         parts = self._parts
         if parts is None:
@@ -160,28 +170,44 @@ class RedisStore:
             return done
         stream_id, epoch = lease
         keys = self._keys.stream(stream_id)
-        self._under_way.add(done)
-        done.add_done_callback(self._under_way.discard)
-        APPEND.call(
-            parts.router,
-            WRITE,
-            [keys.state, keys.log],
-            [
-                *(epoch, batch.first, batch.last, batch.size_bytes, self._options.stream_max_bytes),
-                *(entry, keys.events, int(len(entry) <= HINT_MAX_BYTES)),
-            ],
-            _Append(self, stream_id, batch, done).answered,
-            self._address.replicas,
-        )
+        words: list[Word] = [
+            *("EVALSHA", APPEND.sha, 2, keys.state, keys.log),
+            *(epoch, batch.first, batch.last, batch.size_bytes, self._options.stream_max_bytes),
+            *(entry, keys.events, 1 if len(entry) <= HINT_MAX_BYTES else 0),
+        ]
+        self._appends_left += 1
+        answered = _Append(self, stream_id, batch, done, loop.time()).answered
+        Call(parts.router, WRITE, keys.state, words, answer=answered, script=APPEND.source, acks=self._replicas).send()
         return done
 
-    def _appended(self, stream_id: str, batch: Batch, version: bytes) -> None:
-        self._watchers.tell(stream_id, batch, None)
+    def _appended(self, append: "_Append", version: bytes) -> None:
+        self._answered_one()
+        stream_id, done = append.stream_id, append.done
+        self._watchers.tell(stream_id, append.batch, None)
         known = self._ours.get(stream_id)
         if known is not None and known != version:
             # Something happened to the state that we were not told of.
             self._ours[stream_id] = version
             self._watchers.tell(stream_id, None, None)
+        loop = asyncio.get_running_loop()
+        if loop.time() - append.handed_over_at > BUSY_S and not self._closing:
+            # More is asked of this process than it can do: let batches grow. Its readers have been told already.
+            if not self._held:
+                loop.call_later(HOLD_S, self._let_go)
+            self._held.append(done)
+        elif not done.done():
+            done.set_result(None)
+
+    def _answered_one(self) -> None:
+        self._appends_left -= 1
+        if self._last_answer is not None and not self._appends_left:
+            self._last_answer.set_result(None)
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, []
+        for done in held:
+            if not done.done():
+                done.set_result(None)
 
     # ---- commands --------------------------------------------------------------------------------------
 
@@ -216,9 +242,7 @@ class RedisStore:
         version = str(int(row.version) + 1).encode()
         info = pack_state(new) if new else ""
         fields = _fields(version, new, info) if new else ()
-        reply = await COMMIT.ask(
-            parts.router, WRITE, names, row.version, keys.news, info, *fields, acks=self._address.replicas
-        )
+        reply = await COMMIT.ask(parts.router, WRITE, names, row.version, keys.news, info, *fields, acks=self._replicas)
         if reply is None:
             return None
         counts = {"tail": int(reply[0]), "size_bytes": int(reply[1])}
@@ -305,7 +329,7 @@ class RedisStore:
         stream, info = keys.stream(stream_id), pack_state(new)
         fields = [*_fields(b"1", new, info), "tail", 0, "size", 0, "no", number]
         reply = await COMMIT.ask(
-            parts.router, WRITE, [stream.state], "", stream.news, info, *fields, acks=self._address.replicas
+            parts.router, WRITE, [stream.state], "", stream.news, info, *fields, acks=self._replicas
         )
         if reply is None:
             return None
@@ -552,7 +576,7 @@ class RedisStore:
         """Keep in mind which streams are written here."""
         if info is not None and info.is_live and info.producer == self.instance_id:
             self._ours[stream_id] = version
-        elif self._ours.pop(stream_id, None) is not None and info is not None and stream_id in self._watchers:
+        elif self._ours.pop(stream_id, None) and info and info.is_live and stream_id in self._watchers:
             self._listen(stream_id)
 
     def _confirmed(self, channel: bytes) -> None:
@@ -606,17 +630,20 @@ class RedisStore:
 class _Append:
     """One append on its way. Slots and no closure: there are many."""
 
-    __slots__ = ("batch", "done", "store", "stream_id")
+    __slots__ = ("batch", "done", "handed_over_at", "store", "stream_id")
 
-    def __init__(self, store: RedisStore, stream_id: str, batch: Batch, done: "asyncio.Future[None]") -> None:
+    def __init__(
+        self, store: RedisStore, stream_id: str, batch: Batch, done: "asyncio.Future[None]", handed_over_at: float
+    ) -> None:
         self.store, self.stream_id, self.batch, self.done = store, stream_id, batch, done
+        self.handed_over_at = handed_over_at
 
     def answered(self, reply: Any) -> None:
         if isinstance(reply, bytes):
-            self.store._appended(self.stream_id, self.batch, reply)
-            if not self.done.done():
-                self.done.set_result(None)
-        elif not self.done.done():
+            self.store._appended(self, reply)
+            return
+        self.store._answered_one()
+        if not self.done.done():
             self.done.set_exception(self._refused(reply))
 
     def _refused(self, reply: Any) -> Exception:

@@ -219,7 +219,7 @@ class WatchingSuite(StoreCase):
         store.watch("s", watcher)
         await store.apply("s", Close(closed.epoch, COMPLETED))
         await store.apply("s", RequestCancel("ann"))
-        assert (watcher.wakes, watcher.infos) == (0, [])
+        assert (watcher.batches, watcher.infos) == ([], [])
 
 
 async def _until_woken_after(watcher: Watcher, bring: Callable[[], Awaitable[object]]) -> None:
