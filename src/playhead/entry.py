@@ -49,6 +49,11 @@ def _packed_type(name: str) -> bytes:
     return bytes([len(encoded)]) + encoded
 
 
+@lru_cache
+def _unpacked_type(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
+
+
 def unpack(last: int, epoch: int, entry: bytes) -> Batch:
     """The batch of an entry whose last offset is ``last``.
 
@@ -63,10 +68,15 @@ def unpack(last: int, epoch: int, entry: bytes) -> Batch:
                 supported=VERSION,
             )
         at = _HEAD.size
+        if count == type_count == 1:  # the usual entry of a stream that nobody hurries
+            end = at + 1 + entry[at]
+            if len(entry) - end - 4 != int.from_bytes(entry[end : end + 4], "little"):
+                raise StoreCorrupt("a stored entry is shorter or longer than its header says")
+            return Batch(last, epoch, _unpacked_type(entry[at + 1 : end]), [entry[end + 4 :]])
         types: list[str] = []
         for _ in range(type_count):
             end = at + 1 + entry[at]
-            types.append(entry[at + 1 : end].decode("utf-8", "surrogatepass"))
+            types.append(_unpacked_type(entry[at + 1 : end]))
             at = end
         of_event: str | list[str] = types[0]
         if type_count > 1:

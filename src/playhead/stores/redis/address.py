@@ -20,6 +20,7 @@ from playhead.errors import InvalidSetting
 from playhead.stores.redis.wire import Endpoint, Login
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+_HOST = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[0-9]{1,5}))?")
 _PORTS = {"redis+sentinel": 26379}
 _YES_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -52,22 +53,31 @@ class Address:
 
 
 def _parsed(url: str) -> Address:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its words may quote the password
+        raise ValueError("there is something in its user, password or host that does not belong there") from None
     if parts.scheme not in SCHEMES:
         raise ValueError(f"a Redis store begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
+    if parts.fragment or (parts.scheme != "unix" and "@" in parts.path + parts.query):
+        raise ValueError("in a user name, a password and a setting / ? # @ are written %2F %3F %23 %40")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = (unquote(part) for part in credentials.partition(":"))
+    if username and not password:
+        raise ValueError("a user name wants a password; a password alone is written :password@host")
     path = unquote(parts.path)
     service, database = "", options.pop("db", "")
     endpoints: tuple[Endpoint, ...]
     if parts.scheme == "unix":
-        if not path:
-            raise ValueError("unix:// wants the path of a socket")
+        if not path or hosts:
+            raise ValueError("unix:// wants the whole path of a socket: unix:///path/to/redis.sock")
         endpoints = (Endpoint("", 0, path),)
     else:
         default = _PORTS.get(parts.scheme, 6379)
         endpoints = tuple(_endpoint(host, default) for host in hosts.split(","))
+        if "," in hosts and not all(hosts.split(",")):
+            raise ValueError("between two commas there is no host")
         if parts.scheme == "redis+sentinel":
             service, _, path = path.strip("/").partition("/")
             if not service:
@@ -100,8 +110,11 @@ def _parsed(url: str) -> Address:
 
 
 def _endpoint(text: str, default_port: int) -> Endpoint:
-    found = urlsplit(f"//{text}")
-    return Endpoint(found.hostname or "localhost", found.port or default_port)
+    found = _HOST.fullmatch(text)
+    port = int(found["port"] or default_port) if found else 0
+    if found is None or not 0 < port < 65_536:  # without what was found there, which may be a piece of a password
+        raise ValueError("a host is followed by nothing, or by a port from 1 to 65535")
+    return Endpoint((found["ipv6"] or found["name"]).lower() or "localhost", port)
 
 
 def _tls(options: dict[str, str], *, is_asked: bool) -> ssl.SSLContext | None:

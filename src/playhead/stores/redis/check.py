@@ -1,5 +1,8 @@
 """Is this Redis one that streams can be trusted to? Asked when a store is opened; each answer is one clear line."""
 
+import uuid
+from contextlib import suppress
+
 import hiredis
 
 from playhead.errors import StoreError, StoreReadOnly, StoreUnavailable, StoreVersionUnsupported
@@ -47,15 +50,16 @@ def _check_eviction(router: Router, info: dict[str, str]) -> None:
 
 
 async def _check_permissions(router: Router, keys: Keys) -> None:
-    """Does this user have what Playhead needs? Every command once, on a stream of nobody's."""
-    stream = keys.stream("playhead-check")
-    place = keys.thread("playhead-check")
+    """Does this user have what Playhead needs? Every command once, on a stream of nobody's.
+
+    Also those that only scripts use: what Redis says of a script does not name the command that it may not run.
+    """
+    check = f"playhead-check-{uuid.uuid4().hex}"  # another process may be asking the same just now
+    stream, place = keys.stream(check), keys.thread(check)
+    gone = stream.gone.encode()
     asked: list[tuple[bytes, list[Word]]] = [
         (keys.instances, ["TIME"]),
-        (stream.state, ["HMGET", stream.state, "v"]),
-        (stream.state, ["HGET", stream.state, "v"]),
-        (stream.log, ["XLEN", stream.log]),
-        (stream.log, ["XTRIM", stream.log, "MAXLEN", 0]),
+        (place, ["UNLINK", place]),
         (place, ["ZADD", place, 0, "x"]),
         (place, ["ZSCORE", place, "x"]),
         (place, ["ZRANGE", place, 0, 0]),
@@ -66,23 +70,41 @@ async def _check_permissions(router: Router, keys: Keys) -> None:
         (place, ["SRANDMEMBER", place, 1]),
         (place, ["SREM", place, "x"]),
         (place, ["SPOP", place, 1]),
-        (place, ["UNLINK", place]),
+        (place, ["INCR", place]),
+        (place, ["DEL", place]),
+        (stream.state, ["HSET", stream.state, "v", "0"]),
+        (stream.state, ["HMGET", stream.state, "v"]),
+        (stream.state, ["HGET", stream.state, "v"]),
+        (stream.state, ["EXISTS", stream.state]),
+        (stream.state, ["UNLINK", stream.state]),
+        (stream.log, ["XADD", stream.log, "1-0", "p", "1"]),
+        (stream.log, ["XRANGE", stream.log, "-", "+"]),
+        (stream.log, ["XLEN", stream.log]),
+        (stream.log, ["RENAME", stream.log, gone]),
+        (gone, ["XTRIM", gone, "MAXLEN", 0]),
+        (gone, ["UNLINK", gone]),
+        (stream.news, ["PUBLISH", stream.news, ""]),
+        (stream.state, ["EVAL", "return 1", 1, stream.state]),
     ]
-    await router.ask_all(ASK, asked)
+    if router.address.replicas:
+        asked.append((stream.state, ["WAIT", 0, 1]))
     fields: list[Word] = ["v", "1", "live", 1, "epoch", 1, "info", "{}", "tail", 0, "size", 0, "no", 0]
-    gone = stream.gone.encode()
     try:
+        await router.ask_all(ASK, asked)
         await COMMIT.ask(router, WRITE, [stream.state], "", stream.news, "", *fields)
         await APPEND.ask(router, WRITE, [stream.state, stream.log], 1, 1, 1, 0, 1, b"", stream.events, 0)
         await READ.ask(router, WRITE, [stream.state, stream.log], 0, 1)
         await COMMIT.ask(router, WRITE, [stream.state, stream.log, gone], "1", stream.news, "")
     finally:
-        await router.ask(WRITE, gone, "UNLINK", gone)
+        with suppress(StoreError):  # it has been said already that this user may not
+            left = [stream.state, stream.log, gone, place]
+            await router.ask_all(WRITE, [(key, ["UNLINK", key]) for key in left])
     wire = await router.open_wire(None, "playhead-check")
     try:
-        reply = await wire.ask("SUBSCRIBE", stream.news)
-        if isinstance(reply, hiredis.ReplyError) and kind_of(reply) != "LOADING":
-            raise named(reply, router.name)
+        for word in ("SUBSCRIBE", "UNSUBSCRIBE"):
+            reply = await wire.ask(word, stream.news)
+            if isinstance(reply, hiredis.ReplyError) and kind_of(reply) != "LOADING":
+                raise named(reply, router.name)
     finally:
         wire.abort()
 

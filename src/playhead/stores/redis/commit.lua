@@ -12,8 +12,8 @@ else
 end
 local tail, size = before[1] or '0', before[2] or '0'
 if ARGV[2] ~= '' then
-    local hint = 'd'
-    if ARGV[3] ~= '' then hint = 's' .. tail .. ' ' .. size .. ' ' .. ARGV[3] end
+    local hint = ''
+    if ARGV[3] ~= '' then hint = tail .. ' ' .. size .. ' ' .. ARGV[3] end
     redis.call('PUBLISH', ARGV[2], hint)
 end
 return {tail, size}

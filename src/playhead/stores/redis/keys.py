@@ -13,6 +13,7 @@ FORMAT = 1
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 NOBODY = "~"
+EVENTS = b":events"
 
 
 def encoded(text: str) -> bytes:
@@ -52,7 +53,7 @@ class StreamKeys:
         self.log = f"{name}:log".encode()
         self.gone = f"{name}:gone:"
         self.news = f"{name}:news".encode()
-        self.events = f"{name}:events".encode()
+        self.events = name.encode() + EVENTS
 
 
 class Keys:

@@ -28,7 +28,7 @@ from playhead.store import PAGE_MAX_BYTES, Applied, Query, StoreOptions, Wake
 from playhead.stores.redis.address import Address
 from playhead.stores.redis.check import check_server
 from playhead.stores.redis.claims import Claim, Claims
-from playhead.stores.redis.keys import Keys, decoded, encoded
+from playhead.stores.redis.keys import EVENTS, Keys, decoded, encoded
 from playhead.stores.redis.listener import Listener
 from playhead.stores.redis.lists import Listing, Lists
 from playhead.stores.redis.presence import Clock, Presence, has_ended, look_at_clock
@@ -96,7 +96,7 @@ class RedisStore:
         self._replicas = self._address.replicas
         self._appends_left = 0
         self._last_answer: asyncio.Future[None] | None = None
-        self._held: list[asyncio.Future[None]] = []
+        self._held: list[tuple[asyncio.Future[None], Exception | None]] = []
 
     async def open(self) -> None:
         router = Router(self._address)
@@ -139,10 +139,10 @@ class RedisStore:
 
     async def _stopped(self, parts: _Parts) -> None:
         """What was handed over is answered, then the goodbye is said."""
-        self._let_go()
         if self._appends_left:  # bounded: who waits too long is told that the connection is lost
             self._last_answer = asyncio.get_running_loop().create_future()
             await self._last_answer
+        self._let_go()
         parts.looking.cancel()
         await asyncio.wait([parts.looking])
         await parts.listener.close()
@@ -180,34 +180,31 @@ class RedisStore:
         Call(parts.router, WRITE, keys.state, words, answer=answered, script=APPEND.source, acks=self._replicas).send()
         return done
 
-    def _appended(self, append: "_Append", version: bytes) -> None:
-        self._answered_one()
-        stream_id, done = append.stream_id, append.done
-        self._watchers.tell(stream_id, append.batch, None)
-        known = self._ours.get(stream_id)
-        if known is not None and known != version:
-            # Something happened to the state that we were not told of.
-            self._ours[stream_id] = version
-            self._watchers.tell(stream_id, None, None)
+    def _answered(self, append: "_Append", version: bytes | None, error: Exception | None) -> None:
+        stream_id = append.stream_id
+        if version is not None:
+            self._watchers.tell(stream_id, append.batch, None)
+            known = self._ours.get(stream_id)
+            if known is not None and known != version:
+                # Something happened to the state that we were not told of.
+                self._ours[stream_id] = version
+                self._watchers.tell(stream_id, None, None)
         loop = asyncio.get_running_loop()
-        if loop.time() - append.handed_over_at > BUSY_S and not self._closing:
+        if self._held or loop.time() - append.handed_over_at > BUSY_S:
             # More is asked of this process than it can do: let batches grow. Its readers have been told already.
             if not self._held:
                 loop.call_later(HOLD_S, self._let_go)
-            self._held.append(done)
-        elif not done.done():
-            done.set_result(None)
-
-    def _answered_one(self) -> None:
+            self._held.append((append.done, error))
+        else:
+            _resolve(append.done, error)
         self._appends_left -= 1
         if self._last_answer is not None and not self._appends_left:
             self._last_answer.set_result(None)
 
     def _let_go(self) -> None:
         held, self._held = self._held, []
-        for done in held:
-            if not done.done():
-                done.set_result(None)
+        for done, error in held:
+            _resolve(done, error)
 
     # ---- commands --------------------------------------------------------------------------------------
 
@@ -590,12 +587,11 @@ class RedisStore:
             return
         batch, info = None, None
         try:
-            if hint.startswith(b"b"):
-                epoch, last, entry = hint[1:].split(b" ", 2)
-                batch = unpack(int(last), int(epoch), entry)
-            elif hint.startswith(b"s"):
-                tail, size_bytes, state = hint[1:].split(b" ", 2)
-                info = unpack_state(state, int(tail), int(size_bytes))
+            first, second, rest = hint.split(b" ", 2)
+            if channel.endswith(EVENTS):
+                batch = unpack(int(second), int(first), rest)
+            else:
+                info = unpack_state(rest, int(first), int(second))
                 if info.producer != self.instance_id:
                     self._know(stream_id, info, b"")
         except (ValueError, PlayheadError):
@@ -640,11 +636,9 @@ class _Append:
 
     def answered(self, reply: Any) -> None:
         if isinstance(reply, bytes):
-            self.store._appended(self, reply)
-            return
-        self.store._answered_one()
-        if not self.done.done():
-            self.done.set_exception(self._refused(reply))
+            self.store._answered(self, reply, None)
+        else:
+            self.store._answered(self, None, self._refused(reply))
 
     def _refused(self, reply: Any) -> Exception:
         if isinstance(reply, PlayheadError):
@@ -666,6 +660,15 @@ class _Append:
                 return AppendGap(said, first=batch.first, tail=tail)
         limit = self.store._options.stream_max_bytes
         return StreamTooLarge(f"a stream may hold at most {limit:,} bytes", limit=limit)
+
+
+def _resolve(done: "asyncio.Future[None]", error: Exception | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
 
 
 def _fields(version: bytes, info: StreamInfo, packed: str) -> list[Any]:
