@@ -52,8 +52,6 @@ class Lists:
         if new.producer is not None and (old is None or new.producer != old.producer):
             place = keys.written_by(new.producer)
             listings.append((place, ["SADD", place, name]))
-            # Where sweepers look for producers; it may have been struck off as one that is long gone.
-            listings.append((keys.instances, ["ZADD", keys.instances, "NX", 1, new.producer]))
         if new.due_at is not None and (old is None or new.due_at != old.due_at):
             listings.append((keys.due, ["ZADD", keys.due, repr(new.due_at), name]))
         if _is_unsettled(new) and not (old and _is_unsettled(old)):

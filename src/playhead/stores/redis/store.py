@@ -45,7 +45,9 @@ BUSY_S, HOLD_S = 0.002, 0.005
 _LOOK_STREAMS = 256
 _ORPHANS_MAX = 1_000
 _PURGE_LOGS = 16
-_GONE_INSTANCE_S = 3_600.0
+_LEFT_KEPT_S, _LOST_KEPT_S = 3_600.0, 30 * 86_400.0
+"""How long an instance is remembered that is certain to be gone, and one that may only be asleep."""
+
 _NEEDS_LEASE = (ClaimCommand, CloseDead, RequestCancel)
 
 
@@ -479,7 +481,8 @@ class RedisStore:
                 continue
             left = await self._left_by(instance_id, _ORPHANS_MAX - len(orphans))
             orphans += left
-            if not left and now - abs(until) > _GONE_INSTANCE_S:
+            kept_s = _LEFT_KEPT_S if until < 0 else _LOST_KEPT_S
+            if not left and now - abs(until) > kept_s:
                 await router.ask(WRITE, keys.instances, "ZREM", keys.instances, name)
         return orphans
 
