@@ -72,6 +72,7 @@ class Wire(asyncio.Protocol):
         self._parser = hiredis.Reader(notEnoughData=_NOTHING)
         self._waiting: deque[Reply] = deque()
         self._out: list[bytes] = []
+        self._is_turn = False
         self._transport: asyncio.Transport | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._over: StoreUnavailable | None = None
@@ -119,9 +120,14 @@ class Wire(asyncio.Protocol):
 
     def say(self, words: Sequence[Word]) -> None:
         """Send a command whose reply, if any, is pushed."""
-        if not self._out:
+        packed = hiredis.pack_command(tuple(words))  # type: ignore[arg-type]
+        if self._is_turn:
+            self._out.append(packed)
+        elif self._transport is not None:
+            # The first of a turn goes at once, so that Redis works while we do; the rest goes in one write.
+            self._is_turn = True
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(tuple(words)))  # type: ignore[arg-type]
+            self._transport.write(packed)
 
     async def ask(self, *words: Word) -> Any:
         """The reply; errors that Redis replied are returned. Raises: StoreUnavailable."""
@@ -133,6 +139,7 @@ class Wire(asyncio.Protocol):
         return found
 
     def _flush(self) -> None:
+        self._is_turn = False
         if self._transport is not None and self._out:
             self._transport.write(b"".join(self._out))
         self._out.clear()
