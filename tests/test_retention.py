@@ -14,6 +14,7 @@ from conftest import OpenPlayhead
 from streaming import Scripted, finished, follow_texts, has_stored, rest, say, stored_texts, until
 
 from playhead import Options, OutcomeKind, Playhead, Query, Status, StreamExpired, StreamInfo, StreamNotFound
+from playhead.errors import StoreUnavailable
 from playhead.feed import Readers
 from playhead.heartbeat import Heartbeat
 from playhead.log import Create
@@ -115,6 +116,7 @@ class World:
         self.producers: dict[str, Any] = {}
         self.readers = Readers(self.store, cache_max_bytes=1000, per_owner_max=None)
         self.keeper: Housekeeper
+        self.steady_since = float("-inf")
 
     async def open(self) -> "World":
         if not self.silent.instance_id:
@@ -128,6 +130,7 @@ class World:
             self.producers,
             lambda info: self.settled.append(info.stream_id),
             {},
+            steady_since=lambda: self.steady_since,
             monotonic=self.monotonic,
         )
         return self
@@ -153,6 +156,65 @@ async def test_p6_a_new_sweeper_waits_one_lease_before_it_trusts_others_leases()
     world.advance(0.2)
     assert not await world.is_live()
     assert (await world.store.load("s")).outcome.reason == "producer-lost"
+
+
+@pytest.mark.proves("P6.3")
+async def test_p6_a_sweeper_whose_own_lease_was_renewed_late_waits_one_lease() -> None:
+    world = await World().open()
+    world.advance(100)
+    world.steady_since = world.monotonic()  # the store was away for all of us until now
+    assert await world.is_live()
+    world.advance(4.9)
+    assert await world.is_live()
+    world.advance(0.2)
+    assert not await world.is_live()
+
+
+@pytest.mark.proves("P6.3")
+def test_p6_a_heartbeat_knows_since_when_it_is_steady() -> None:
+    class Away:
+        """A store that answers, fails, or does not answer at all."""
+
+        error: StoreUnavailable | None = None
+        answers = threading.Event()
+        renewals = 0
+
+        def renew(self) -> None:
+            self.renewals += 1
+            self.answers.wait(10)
+            if self.error:
+                raise self.error
+
+    store = Away()
+    store.answers.set()
+    heartbeat = Heartbeat(store, 0.9)
+
+    def after(renewals: int) -> float:
+        until = time.monotonic() + 10
+        while store.renewals < renewals and time.monotonic() < until:
+            time.sleep(0.002)
+        return time.monotonic()
+
+    try:
+        first = heartbeat.steady_since
+        after(3)
+        assert heartbeat.steady_since == first
+        store.error = StoreUnavailable("away")
+        failed_at = after(store.renewals + 2)
+        store.error = None
+        after(store.renewals + 2)
+        assert failed_at < heartbeat.steady_since < time.monotonic() - 0.1
+        store.answers.clear()
+        after(store.renewals + 1)
+        time.sleep(0.7)
+        assert heartbeat.steady_since > time.monotonic() - 0.3  # it is late already
+        came_back = time.monotonic()
+        store.answers.set()
+        after(store.renewals + 2)
+        assert came_back <= heartbeat.steady_since < time.monotonic()
+    finally:
+        store.answers.set()
+        heartbeat.stop()
 
 
 @pytest.mark.proves("P6.3")

@@ -6,6 +6,7 @@ dead process, so renewal shares neither the loop nor a connection with anything 
 
 import logging
 import threading
+import time
 
 from playhead.errors import StoreError
 from playhead.store import Store
@@ -13,27 +14,48 @@ from playhead.store import Store
 logger = logging.getLogger("playhead")
 
 
+RETRY_S = 0.25
+
+
 class Heartbeat:
-    """Renews the store's lease three times per ``lease_s`` until stopped."""
+    """Renews the store's lease three times per ``lease_s`` until stopped; more often while that fails."""
 
     def __init__(self, store: Store, lease_s: float) -> None:
         self._store = store
         self._pause_s = lease_s / 3
+        self._renewed_at = self._steady_since = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="playhead heartbeat", daemon=True)
         self._thread.start()
 
+    @property
+    def steady_since(self) -> float:
+        """Since when (monotonic seconds) every renewal was on time; this moment, while one is not.
+
+        When ours come late the store was away, or we were: then others' may be late as well, and no leases of theirs
+        prove anything yet (P6).
+        """
+        now = time.monotonic()
+        return now if now - self._renewed_at > 2 * self._pause_s else self._steady_since
+
     def _run(self) -> None:
         failing = False
-        while not self._stopped.wait(self._pause_s):
+        while not self._stopped.wait(min(self._pause_s, RETRY_S) if failing else self._pause_s):
             try:
                 self._store.renew()
+                now = time.monotonic()
+                if failing or now - self._renewed_at > 2 * self._pause_s:
+                    self._steady_since = now
+                self._renewed_at = now
                 failing = False
             except StoreError as error:
                 if not failing:
                     logger.warning("the lease cannot be renewed: %s", error)
                 failing = True
+                self._steady_since = time.monotonic()
             except Exception:  # whatever it is, without this thread all streams would be lost
+                failing = True
+                self._steady_since = time.monotonic()
                 logger.exception("the lease cannot be renewed")
 
     def stop(self) -> None:

@@ -2,9 +2,9 @@
 
 The only code that deletes for age. One task per Playhead; each step is short and bounded, so appends never wait.
 
-Theory of the sweep (P5, P6). A lease that ran out only permits to close a stream. After connecting, and after the
-wall clock jumped, every instance needs one full lease to show that it is alive; until then only deaths that the
-operating system proves count. A process never sweeps itself.
+Theory of the sweep (P5, P6). A lease that ran out only permits to close a stream. After connecting, after the wall
+clock jumped, and after our own renewals came late (the store was away), every instance needs one full lease to show
+that it is alive; until then only deaths that the operating system proves count. A process never sweeps itself.
 """
 
 import asyncio
@@ -45,6 +45,7 @@ class Housekeeper:
         adrift: dict[str, Outcome],
         *,
         settles: bool = True,
+        steady_since: Callable[[], float] = lambda: float("-inf"),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -54,6 +55,7 @@ class Housekeeper:
         self._settle = settle
         self._adrift = adrift
         self._settles = settles
+        self._steady_since = steady_since
         self._monotonic = monotonic
         self._offset = store.now() - monotonic()
         self._trust_leases_at = monotonic() + options.lease_s
@@ -91,7 +93,8 @@ class Housekeeper:
         if abs(offset - self._offset) > _CLOCK_JUMP_S:
             self._trust_leases_at = now + self._options.lease_s
         self._offset = offset
-        for stream_id in await self._store.orphans(proven=now < self._trust_leases_at):
+        trust_leases_at = max(self._trust_leases_at, self._steady_since() + self._options.lease_s)
+        for stream_id in await self._store.orphans(proven=now < trust_leases_at):
             try:
                 applied = await self._store.apply(stream_id, CloseDead())
             except (ProducerActive, StreamNotFound):

@@ -145,7 +145,7 @@ class Playhead:
         self._adrift.clear()
         self._readers.draining = False
         await self._store.open()
-        self._heartbeat = Heartbeat(self._store, self.options.lease_s)
+        heartbeat = self._heartbeat = Heartbeat(self._store, self.options.lease_s)
         housekeeper = Housekeeper(
             self._store,
             self.options,
@@ -154,6 +154,7 @@ class Playhead:
             self._settling.begin,
             self._adrift,
             settles=self._settling.settles,
+            steady_since=lambda: heartbeat.steady_since,
         )
         # What a predecessor left behind is closed before anybody can ask for it (P5).
         await housekeeper.tick(sweep=False)
