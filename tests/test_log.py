@@ -136,6 +136,8 @@ TABLE = [
     # ---- Close
     Row("unknown", Close(3, COMPLETED), DEAD, StreamNotFound),
     Row("live", Close(3, COMPLETED), ALIVE, ended(LIVE, COMPLETED)),
+    Row("live", Close(3, COMPLETED, LIVE.tail), ALIVE, ended(LIVE, COMPLETED)),
+    Row("live", Close(3, COMPLETED, LIVE.tail + 1), ALIVE, AppendGap),
     Row("live", Close(3, FAILED), DEAD, ended(LIVE, FAILED)),
     Row("live", Close(2, COMPLETED), ALIVE, Fenced),
     Row("live", Close(4, COMPLETED), ALIVE, Fenced),

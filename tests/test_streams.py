@@ -666,7 +666,7 @@ async def test_p11_what_is_being_started_while_the_process_goes_is_closed_too(op
 
 def test_stores_are_named_by_urls() -> None:
     options = Playhead.open("memory://").options
-    for url in ("memory", "memory://x", "sqlite://", "sqlite:///", "sqlite://x.db", "redis://localhost", ""):
+    for url in ("memory", "memory://x", "sqlite://", "sqlite:///", "sqlite://x.db", "redis://host/x", ""):
         with pytest.raises(InvalidSetting) as error:
             open_store(url, options.store)
         assert error.value.setting == "store"

@@ -16,7 +16,7 @@
     ├── Draining ............... this process is going away; come back with the cursor
     ├── SourceFailed ........... raised by ``Outcome.raise_for_failure`` only
     └── StoreError ............. StoreUnavailable, StoreLocked, StoreFull, StoreReadOnly, StoreCorrupt,
-                                 StoreVersionUnsupported
+                                 StoreVersionUnsupported, EventsLost
 
 Facts are attributes (``stream_id``, ``limit`` …), so nobody ever reads a message text to decide.
 ``http_status`` and ``grpc_status`` are what a door answers; ``retryable`` tells whether the same call may
@@ -216,3 +216,9 @@ class StoreVersionUnsupported(StoreError):
     """The stored data was written by a newer Playhead (facts: ``found``, ``supported``)."""
 
     code = "store-version-unsupported"
+
+
+class EventsLost(StoreError):
+    """A store lost events that it had acknowledged, and nobody has them any more (facts: ``first``)."""
+
+    code, grpc_status = "events-lost", "DATA_LOSS"

@@ -103,10 +103,11 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The producer ends its stream."""
+    """The producer ends its stream. ``tail``: what it was told is stored; a store that holds less has lost some."""
 
     epoch: int
     outcome: Outcome
+    tail: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +170,13 @@ def decide(stream_id: str, state: StreamInfo | None, command: Command, facts: Fa
             if state.cancel:
                 return _closed(state, ABANDONED, facts.now)
             return state.but(producer=None, epoch=epoch + 1, due_at=facts.now + state.retention_s)
-        case Close(epoch, outcome):
+        case Close(epoch, outcome, tail):
             if not state.is_live and state.epoch == epoch:
                 return state
             _check_producer(state, epoch)
+            if tail is not None and state.tail < tail:
+                lost = f"event {state.tail + 1} was stored, and is gone"
+                raise AppendGap(lost, first=tail + 1, tail=state.tail)
             return _closed(state, outcome, facts.now)
         case CloseDead():
             if not state.is_live:

@@ -14,11 +14,14 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from playhead.entry import TYPES_MAX
 from playhead.errors import (
+    AppendGap,
     AppendRepeat,
+    EventsLost,
     EventTooLarge,
     Fenced,
     InvalidEvent,
@@ -27,9 +30,10 @@ from playhead.errors import (
     StreamClosed,
     StreamNotFound,
 )
-from playhead.log import Close, Release
+from playhead.log import Claim, Close, Release
 from playhead.model import COMPLETED, TEXT, Batch, Lease, Outcome, OutcomeKind, StreamInfo, draft
 from playhead.options import Options
+from playhead.recent import Recent
 from playhead.store import Store
 
 Source = AsyncIterator[Any] | Callable[[], Any]
@@ -61,7 +65,7 @@ class Producer:
         *("cancelled", "closed", "is_crowded", "lease", "outcome", "stored", "unwatched_after_s"),
         *("_broken", "_closing_late", "_created_at", "_datas", "_event_max_bytes", "_failing_since", "_finishing"),
         *("_frozen", "_grace", "_in_flight", "_kinds", "_looking", "_on_closed", "_options", "_pending_bytes"),
-        *("_progress", "_retry_s", "_source", "_stale", "_stop", "_store", "_task", "_unwatch"),
+        *("_progress", "_recent", "_redo", "_retry_s", "_source", "_stale", "_stop", "_store", "_task", "_unwatch"),
     )
 
     def __init__(self, store: Store, info: StreamInfo, options: Options, on_closed: Closed) -> None:
@@ -82,6 +86,8 @@ class Producer:
         self._datas: list[bytes] = []
         self._pending_bytes = 0
         self._in_flight: Batch | None = None
+        self._recent = Recent(store.replay_s) if store.replay_s else None
+        self._redo: list[Batch] = []
         self._retry_s = 0.0
         self._failing_since: float | None = None
         self._broken: PlayheadError | None = None
@@ -189,11 +195,18 @@ class Producer:
             self._retry(batch, error)
         elif error is None or (self._failing_since is not None and isinstance(error, AppendRepeat)):
             self._failing_since = None
-            self.stored = batch.last
+            if batch.last > self.stored:
+                self.stored = batch.last
+                if self._recent is not None:
+                    self._recent.add(batch)
             self._in_flight = None
-            if self._datas:
+            if self._redo:
+                self._send(self._redo.pop())
+            elif self._datas:
                 self._send(self._freeze())
             self._tell_progress()
+        elif isinstance(error, AppendGap):
+            self._append_again(error.tail)
         else:
             self._break(error if isinstance(error, PlayheadError) else StoreError(f"append failed: {error!r}"))
 
@@ -212,6 +225,26 @@ class Producer:
     def _resend(self, batch: Batch) -> None:
         if self._broken is None:
             self._send(batch)
+
+    def _append_again(self, tail: int) -> None:
+        """The store holds events up to ``tail`` only: it lost what it had acknowledged. The same, once more (P1)."""
+        lost = self._recent.after(tail) if self._recent is not None else None
+        if lost is None:
+            said = f"the store lost events that it had acknowledged, from event {tail + 1} on"
+            self._break(EventsLost(said, first=tail + 1))
+            return
+        logger.warning("stream %s: the store lost events from %d on; appending them again", self.lease[0], tail + 1)
+        under_way = [self._in_flight] if self._in_flight is not None and self._in_flight.last > self.stored else []
+        self._redo = [*lost, *under_way][::-1]
+        self._send(self._redo.pop())
+
+    async def _appended_again(self, tail: int) -> None:
+        """As ``_append_again``; returns when it is done, or cannot be."""
+        if self._in_flight is None and self._broken is None:
+            self._append_again(tail)
+        with suppress(PlayheadError):
+            while self._in_flight is not None and self._broken is None:
+                await self._next_progress()
 
     def _break(self, error: PlayheadError) -> None:
         """Nothing more can be written by this producer."""
@@ -298,6 +331,7 @@ class Producer:
         """A state that is not ours any more, or unknown: ask, and stop when somebody took the stream away."""
         while self._stale and self._finishing is None:
             self._stale = False
+            stored = self.stored
             try:
                 info = await self._store.load(self.lease.stream_id)
             except StreamNotFound as error:
@@ -308,6 +342,8 @@ class Producer:
                 await asyncio.sleep(_RETRY_MAX_S)
             else:
                 if self._is_ours(info):
+                    if info.tail < stored and self._in_flight is None and self._broken is None:
+                        self._append_again(info.tail)
                     self._wake(None, info)
                 else:
                     self._break(Fenced("somebody took this stream over or closed it", epoch=self.lease.epoch))
@@ -355,7 +391,7 @@ class Producer:
             except PlayheadError as error:
                 if outcome.kind is OutcomeKind.COMPLETED:
                     self.outcome = failed(error)
-            info = await self._give_up(Close(self.lease.epoch, self.outcome))
+            info = await self._give_up(Close(self.lease.epoch, self.outcome, self.stored))
         finally:
             kind = self.outcome.kind
             await self._ended(info, StreamClosed("the stream is closed", stream_id=self.lease.stream_id, outcome=kind))
@@ -375,7 +411,18 @@ class Producer:
         pause_s = _RETRY_FIRST_S
         while True:
             try:
+                if isinstance(self._broken, EventsLost) and isinstance(command, Close):
+                    # A new epoch: who has seen what is lost is told so, and not that his cursor is ahead.
+                    claimed = await self._store.apply(
+                        self.lease.stream_id, Claim(self._store.instance_id, take_over=True)
+                    )
+                    command = Close(claimed.info.epoch, command.outcome)
                 return (await self._store.apply(self.lease.stream_id, command)).info
+            except AppendGap as error:
+                await self._appended_again(error.tail)
+                if isinstance(self._broken, EventsLost):
+                    self.outcome = failed(self._broken)
+                    command = Close(self.lease.epoch, self.outcome)
             except StoreError as error:
                 if not error.retryable or asyncio.get_running_loop().time() > deadline:
                     logger.error("stream %s: its end cannot be stored: %s", self.lease.stream_id, error)

@@ -74,6 +74,12 @@ class Store(Protocol):
     instance_id: str
     """This process instance, as a producer's name in leases. Made anew at each ``open``."""
 
+    replay_s: float
+    """For how long producers keep what was acknowledged, to append it again should the store lose it while they live.
+
+    0: what it has acknowledged is there for as long as the process is.
+    """
+
     async def open(self) -> None:
         """Connect, migrate, register this instance with a fresh lease.
 

@@ -58,6 +58,7 @@ class MemoryStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.instance_id = ""
+        self.replay_s = 0.0
         self._is_open = False
         self._shared = data or MemoryData()
         self._options = options or StoreOptions()

@@ -32,6 +32,7 @@ class FaultyStore:
     def __init__(self, store: Store) -> None:
         self.failed = 0
         self.lost = 0
+        self.replay_s = store.replay_s
         self._store = store
         self._append_faults: tuple[int, PlayheadError] = (0, AWAY)
         self._lose_appends = 0

@@ -49,7 +49,9 @@ class Address:
             return _parsed(url)
         except ValueError as error:
             shape = "redis://[user:password@]host[:port][/database]"
-            raise InvalidSetting(f"the store's URL is not understood: {error}; it looks like {shape}") from None
+            raise InvalidSetting(
+                f"the store's URL is not understood: {error}; it looks like {shape}", setting="store"
+            ) from None
 
 
 def _parsed(url: str) -> Address:

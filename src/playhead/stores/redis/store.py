@@ -39,6 +39,9 @@ from playhead.watchers import Watchers
 
 HINT_MAX_BYTES = 32 * 1024
 LOOK_EVERY_S = 1.0
+REPLAY_S = 15.0
+"""Longer than what a failover or a restart may lose: see docs/operations.md."""
+
 BUSY_S, HOLD_S = 0.002, 0.005
 """When an answer took longer than the one, the next append of its stream waits for the other."""
 
@@ -86,6 +89,7 @@ class RedisStore:
         self, url: str, *, options: StoreOptions | None = None, clock: Callable[[], float] | None = None
     ) -> None:
         self.instance_id = ""
+        self.replay_s = REPLAY_S
         self.now = clock or Clock()
         self._address = Address.parse(url)
         self._keys = Keys(self._address.prefix)

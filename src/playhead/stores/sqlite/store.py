@@ -68,6 +68,7 @@ class SQLiteStore:
         if synchronous not in ("normal", "full"):
             raise InvalidSetting("synchronous is 'normal' or 'full'", synchronous=synchronous)
         self.instance_id = ""
+        self.replay_s = 0.0
         self.now = clock
         self._database = Database(Path(path).absolute(), synchronous, busy_timeout_s)
         self._options = options or StoreOptions()
