@@ -1,14 +1,22 @@
-"""``python -m benchmarks [record] [delay] [http] [chat] [page]``: all rows, or the named ones."""
+"""``python -m benchmarks [record] [delay] [http] [chat] [page] [redis] [instances]``: all rows, or the named ones."""
 
 import os
 import platform
 import sqlite3
 import sys
 
-from benchmarks import chat, delay, over_http, page, record
+from benchmarks import chat, delay, delay_redis, instances, over_http, page, record
 from benchmarks.report import Report
 
-PARTS = {"record": record.run, "delay": delay.run, "http": over_http.run, "chat": chat.run, "page": page.run}
+PARTS = {
+    "record": record.run,
+    "delay": delay.run,
+    "http": over_http.run,
+    "chat": chat.run,
+    "page": page.run,
+    "redis": delay_redis.run,
+    "instances": instances.run,
+}
 
 
 def main() -> int:

@@ -19,11 +19,11 @@ from benchmarks.report import REPETITIONS, Report
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[int]:
-    """A fresh server process; yields its port."""
+async def serving(store: str | None = None) -> AsyncIterator[int]:
+    """A fresh server process, on a new SQLite file unless told otherwise; yields its port."""
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
         port = listener.getsockname()[1]
-        url = f"sqlite:///{Path(folder) / 'bench.db'}"
+        url = store or f"sqlite:///{Path(folder) / 'bench.db'}"
         process = subprocess.Popen(  # noqa: ASYNC220 - short, and nothing else runs yet
             [sys.executable, "-m", "benchmarks.server", url],
             pass_fds=[listener.fileno()],

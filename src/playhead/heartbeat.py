@@ -35,8 +35,11 @@ class Heartbeat:
         When ours come late the store was away, or we were: then others' may be late as well, and no leases of theirs
         prove anything yet (P6).
         """
-        now = time.monotonic()
-        return now if now - self._renewed_at > 2 * self._pause_s else self._steady_since
+        return time.monotonic() if self.is_late else self._steady_since
+
+    @property
+    def is_late(self) -> bool:
+        return time.monotonic() - self._renewed_at > 2 * self._pause_s
 
     def _run(self) -> None:
         failing = False

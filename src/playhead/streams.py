@@ -311,6 +311,9 @@ class Playhead:
 
     async def _become_producer(self, stream_id: str, command: Create | Claim) -> Applied:
         try:
+            if self._heartbeat is not None and self._heartbeat.is_late:
+                # Frozen, or cut off: whoever looks at a stream of ours now must find us alive.
+                await asyncio.to_thread(self._store.renew)
             return await self._store.apply(stream_id, command)
         except StoreError:
             # It may have been stored all the same, and then it waits for a producer: us.

@@ -62,9 +62,10 @@ class Lists:
         """What is to be struck off once ``old`` has become ``new``."""
         keys, name = self._keys, encoded(old.stream_id)
         gone: list[bytes] = []
-        if old.is_live and not (new and new.is_live):
+        # What is forgotten is struck off everywhere, also where that should have been done before.
+        if new is None or (old.is_live and not new.is_live):
             gone += [keys.live, keys.owner_live(old.owner)]
-        if _is_unsettled(old) and not (new and _is_unsettled(new)):
+        if new is None or (_is_unsettled(old) and not _is_unsettled(new)):
             gone.append(keys.unsettled)
         if new is None or (old.due_at is not None and new.due_at is None):
             gone.append(keys.due)

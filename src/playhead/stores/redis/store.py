@@ -299,7 +299,6 @@ class RedisStore:
                 taken.append(thread)
             info = await self._make(stream_id, command, taken)
             if info is not None:
-                taken.clear()
                 return Applied(info, changed=True)
         finally:
             for claim in taken:
@@ -331,12 +330,15 @@ class RedisStore:
         await parts.lists.carry_out(parts.lists.before(None, new, number))
         stream, info = keys.stream(stream_id), pack_state(new)
         fields = [*_fields(b"1", new, info), "tail", 0, "size", 0, "no", number]
+        # From here on the claims may be the stream's: who does not hear the answer must not give them back.
+        held, taken[:] = list(taken), []
         reply = await COMMIT.ask(
             parts.router, WRITE, [stream.state], "", stream.news, info, *fields, acks=self._replicas
         )
         if reply is None:
+            taken += held
             return None
-        for claim in taken:
+        for claim in held:
             if not await parts.claims.check(claim):
                 await self._commit(_Row(b"1", number, new), None)
                 raise StoreUnavailable("Redis was too slow to make this stream; start it again")
@@ -483,18 +485,26 @@ class RedisStore:
                 await router.ask(WRITE, keys.instances, "ZADD", keys.instances, "XX", repr(until), name)
             if until > now or (proven and until > 0):
                 continue
+            if len(orphans) >= _ORPHANS_MAX:
+                break
             left = await self._left_by(instance_id, _ORPHANS_MAX - len(orphans))
             orphans += left
             kept_s = _LEFT_KEPT_S if until < 0 else _LOST_KEPT_S
             if not left and now - abs(until) > kept_s:
-                await router.ask(WRITE, keys.instances, "ZREM", keys.instances, name)
+                await self._forget_instance(instance_id)
         return orphans
+
+    async def _forget_instance(self, instance_id: str) -> None:
+        """Once nothing bears its name any more: else its streams would stay live for ever."""
+        keys, lists = self._keys, self._opened().lists
+        place, mailbox = keys.written_by(instance_id), keys.cancels(instance_id)
+        if not await self._opened().router.ask(ASK, place, "EXISTS", place):
+            await lists.carry_out([(mailbox, ["UNLINK", mailbox])])
+            await lists.carry_out([(keys.instances, ["ZREM", keys.instances, instance_id])])
 
     async def _left_by(self, instance_id: str, limit: int) -> list[str]:
         """Live streams of an instance that is gone."""
         parts, place = self._opened(), self._keys.written_by(instance_id)
-        if limit <= 0:
-            return []
         names = await parts.router.ask(ASK, place, "SRANDMEMBER", place, limit)
         rows = await self._rows([decoded(name) for name in names])
         left: list[str] = []

@@ -127,7 +127,7 @@ class Wire(asyncio.Protocol):
             # The first of a turn goes at once, so that Redis works while we do; the rest goes in one write.
             self._is_turn = True
             self._loop.call_soon(self._flush)
-            self._transport.write(packed)
+            self._write(packed)
 
     async def ask(self, *words: Word) -> Any:
         """The reply; errors that Redis replied are returned. Raises: StoreUnavailable."""
@@ -140,9 +140,14 @@ class Wire(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._is_turn = False
-        if self._transport is not None and self._out:
-            self._transport.write(b"".join(self._out))
+        if self._out:
+            self._write(b"".join(self._out))
         self._out.clear()
+
+    def _write(self, data: bytes) -> None:
+        """Nothing, when the connection is lost and has not said so yet: who waits for a reply is told when it does."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def abort(self) -> None:
         """End it now."""
