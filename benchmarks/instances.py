@@ -122,9 +122,8 @@ async def idle(report: Report, redis: RedisServer) -> None:
             attached += await asyncio.gather(*(connect(port, f"/stream/{stream}") for _ in range(100)))
         await asyncio.gather(*(reader.begun for reader in attached))
         after = await call(port, "GET", "/cost")
-        names = [line for line in redis.command("CLIENT", "LIST", "TYPE", "normal") if "playhead" in line["name"]]
-        names += [line for line in redis.command("CLIENT", "LIST", "TYPE", "pubsub") if "playhead" in line["name"]]
-        report.add("connections to Redis with 5,000 idle HTTP readers", len(names), "<= 4")
+        connections = redis.command("CLIENT", "LIST").count(b"name=playhead")
+        report.add("connections to Redis with 5,000 idle HTTP readers", connections, "<= 4")
         await asyncio.sleep(5)
         busy = (await call(port, "GET", "/cost"))["cpu_s"] - after["cpu_s"]
         report.add("CPU of these readers, percent of a core", busy / 5 * 100, "<= 20")
@@ -138,8 +137,11 @@ async def idle(report: Report, redis: RedisServer) -> None:
 
 
 async def write_many(url: str) -> None:
+    go = asyncio.Event()
+
     async def source(number: int) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
+        await go.wait()
         at = loop.time() + number / LIVE_STREAMS
         for _ in range(LIVE_S):
             await asyncio.sleep(max(0.0, at - loop.time()))
@@ -150,6 +152,8 @@ async def write_many(url: str) -> None:
         for number in range(LIVE_STREAMS // 2):
             await playhead.start(source(number), stream_id=f"{sys.argv[3]}{number}")
         print("started", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        go.set()
         began = time.process_time()
         await asyncio.gather(*(playhead.wait(f"{sys.argv[3]}{number}") for number in range(LIVE_STREAMS // 2)))
         print(json.dumps(time.process_time() - began), flush=True)
@@ -173,8 +177,14 @@ async def live(redis: RedisServer) -> list[float]:
                 assert process.stdout is not None
                 assert await asyncio.to_thread(process.stdout.readline) == "started\n"
             ids = [f"{name}{number}" for name in "ab" for number in range(0, LIVE_STREAMS // 2, 10)]
+            following = [asyncio.create_task(follow(playhead, stream_id)) for stream_id in ids]
+            await asyncio.sleep(2)
+            for process in (first, second):
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
             async with asyncio.timeout(60 + 4 * LIVE_S):
-                await asyncio.gather(*(follow(playhead, stream_id) for stream_id in ids))
+                await asyncio.gather(*following)
     return seen
 
 

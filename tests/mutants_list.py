@@ -245,15 +245,15 @@ MEMORY = [
     ),
     Fault(
         "only the first watcher is woken",
-        "stores/memory.py",
-        "in tuple(self._data.watchers.get(stream_id, {}).values()):",
-        "in tuple(self._data.watchers.get(stream_id, {}).values())[:1]:",
+        "watchers.py",
+        "in tuple(wakes.values()):",
+        "in tuple(wakes.values())[:1]:",
         [SUITE + "test_every_watcher_is_woken"],
     ),
     Fault(
         "watchers are not told of states",
         "stores/memory.py",
-        "        self._wake(stream_id, None, new)\n",
+        "        self._data.watchers.tell(stream_id, None, new)\n",
         "",
         [SUITE + "test_p4_other_instances_news_of_the_state_arrive"],
     ),
@@ -385,16 +385,20 @@ SQLITE = [
     Fault(
         "what others commit is not noticed",
         "stores/sqlite/store.py",
-        "                self._told[item.stream_id] = item.mark\n                self._wake(item)\n",
+        "                self._told[item.stream_id] = item.mark\n"
+        "                self._watchers.tell(item.stream_id, item.batch, item.info)\n",
         "                self._told[item.stream_id] = item.mark\n",
         [SQLITE_SUITE + "test_watching_what_does_not_exist_yet"],
     ),
     Fault(
         "an append returns before its watchers are woken",
         "stores/sqlite/store.py",
-        "            self._told[item.stream_id] = mark\n            self._wake(item)\n",
         "            self._told[item.stream_id] = mark\n"
-        "            asyncio.get_running_loop().call_later(0.05, self._wake, item)\n",
+        "            self._watchers.tell(item.stream_id, item.batch, item.info)\n",
+        "            self._told[item.stream_id] = mark\n"
+        "            asyncio.get_running_loop().call_later(\n"
+        "                0.05, self._watchers.tell, item.stream_id, item.batch, item.info\n"
+        "            )\n",
         [SQLITE_SUITE + "test_p1_watchers_are_woken_before_the_append_returns"],
     ),
 ]

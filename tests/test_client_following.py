@@ -180,7 +180,7 @@ def test_facts_may_have_any_name() -> None:
 
 def test_kinds_of_frames_of_later_versions_are_passed_over() -> None:
     it = opened()
-    it.received(frame(9, "playhead.news") + frame(1), 0.0)
+    it.received(frame(9, "playhead.news") + b"event: playhead.more\ndata: {}\n\n" + frame(1), 0.0)
     assert taken(it) == [1]
 
 
@@ -242,6 +242,39 @@ def test_an_error_frame_ends_it_or_is_waited_out() -> None:
     assert not it.received(b"event: playhead.error\ndata: " + unavailable + b"\n\n", 0)
     assert (taken(it), it.state) == ([], State.RECONNECTING)
     assert isinstance(it.trouble, errors.StoreUnavailable)
+
+
+AWAY = b'event: playhead.reconnecting\ndata: {"code":"store-unavailable","detail":"no answer"}\n\n'
+
+
+@pytest.mark.proves("K6")
+def test_a_store_that_is_away_is_no_lost_connection_and_no_progress() -> None:
+    it = opened()
+    assert it.received(frame(1) + AWAY, 0.0)
+    assert (taken(it), it.state, it.cursor, it.tail) == ([1], State.RECONNECTING, cursor(1), 2)
+    assert isinstance(it.trouble, errors.StoreUnavailable)
+    assert str(it.trouble) == "no answer"
+    assert it.received(b": keep-alive\n", 10.0)
+    assert it.state is State.RECONNECTING
+    assert it.received(frame(2), 20.0)
+    assert (taken(it), it.state, it.trouble) == ([2], State.LIVE, None)
+    assert it.received(AWAY, 21.0)
+    assert it.state is State.RECONNECTING
+    assert not it.received(frame(3, "playhead.close", outcome="completed"), 22.0)
+    assert (taken(it), it.state, it.trouble) == ([], State.CLOSED, None)
+
+
+@pytest.mark.proves("K6")
+def test_an_outage_is_over_for_a_client_with_the_next_connection() -> None:
+    it = opened()
+    it.received(AWAY, 0.0)
+    assert it.state is State.RECONNECTING
+    for attempt in range(1, 4):  # waits grow: being told of an outage is no progress
+        it.lost(ConnectionLost("the response ended"), 1.0)
+        assert it.due_at == 1.0 + LIMITS.backoff_min_s * 2 ** (attempt - 1)
+        it.opened(HEAD, 1.0)
+        assert (it.state, it.trouble) == (State.CATCHING_UP, None)
+        it.received(AWAY, 1.0)
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 599])

@@ -10,6 +10,7 @@ import pytest_asyncio
 from chat_page import PAGE_TESTS
 from cutting_proxy import cutting_proxy
 from following import Door, Tab, no_network, opened_door, speaking
+from outages import outages_of_servers
 from playwright.async_api import BrowserContext
 from running_server import eventually
 
@@ -448,3 +449,58 @@ async def test_a_page_of_another_origin_follows(tmp_path: Path, context: Browser
                 await tab.until_offset("w", stream.stream_id, 20)
             await tab.until_state("w", "closed")
             await tab.check("w", stream, closed="completed")
+
+
+# ---- the server's store is away --------------------------------------------------------------------------------
+
+
+@pytest.mark.proves("K6")
+@pytest.mark.parametrize("instead", [None, "/nothing-here"])
+async def test_an_outage_of_the_store_shows_and_costs_no_connection(
+    instead: str | None, tmp_path: Path, context: BrowserContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = outages_of_servers(monkeypatch)
+    async with opened_door(tmp_path, shutdown_grace_s=0) as door:
+        door.doorman.instead = instead  # a path: as with a server that has no POST /v1/follow
+        stream = await door.speaker("t")
+        stream.say("one ", "two ")
+        tab = await Tab.open(context, door.url, share=False)
+        await tab.watch("w", "stream", stream.stream_id)
+        await tab.watch("thread", "thread", "t")
+        for name in ("w", "thread"):
+            await tab.until_offset(name, stream.stream_id, 2)
+            await tab.until_state(name, "live")
+        asked = len(door.doorman.bodies)
+        stores[0].leave()
+        for name in ("w", "thread"):
+            await tab.until_state(name, "reconnecting")
+        stream.say("three ")
+        stores[0].come_back()
+        for name in ("w", "thread"):
+            await tab.until_offset(name, stream.stream_id, 3)
+            await tab.until_state(name, "live")
+            assert (await tab.states(name))[-3:] == ["live", "reconnecting", "live"]
+        assert len(door.doorman.bodies) == asked
+        await stream.end()
+        await tab.until_state("w", "closed")
+        await tab.until_calls("thread", "close", 1)
+        for name in ("w", "thread"):
+            await tab.check(name, stream, closed="completed")
+            assert [call[0] for call in await tab.calls(name)].count("open") == 1
+
+
+async def test_a_stream_that_is_silent_after_an_outage_is_live_again(
+    tmp_path: Path, context: BrowserContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = outages_of_servers(monkeypatch)
+    async with opened_door(tmp_path, shutdown_grace_s=0) as door:
+        stream = await door.speaker()
+        stream.say("one ")
+        tab = await Tab.open(context, door.url, share=False)
+        await tab.watch("w", "stream", stream.stream_id)
+        await tab.until_offset("w", stream.stream_id, 1)
+        stores[0].leave()
+        await tab.until_state("w", "reconnecting")
+        stores[0].come_back()
+        await tab.until_state("w", "live")
+        assert await tab.last_offset("w", stream.stream_id) == 1

@@ -225,7 +225,7 @@ async def test_a_reader_goes_on_with_its_cursor_after_trouble_with_the_store(ope
         made.append(FaultyStore(store))
         return made[-1]
 
-    playhead = await open_playhead(wrap, cache_max_bytes=1)
+    playhead = await open_playhead(wrap, cache_max_bytes=1, store_patience_s=0.2)
     await playhead.start(say(*["x" * 100_000] * 20), stream_id="s")
     await finished(playhead, "s")
     tail = playhead.tail("s")

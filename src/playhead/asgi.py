@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from playhead.errors import PlayheadError
+from playhead.errors import PlayheadError, StoreUnavailable
 from playhead.reader import Tail
 from playhead.sse import HEADERS, KEEP_ALIVE, NATIVE, Encoder, opening, problem
 
@@ -113,7 +113,7 @@ class EventStream(OpenResponse):
 
     The tail must be open, so that errors have become a proper answer before the first byte. 204 when the cursor is
     at the close already: a browser's EventSource then stops reconnecting. ``playhead-tail`` tells how much there was
-    when the response began: who has that has caught up.
+    when the response began: who has that has caught up. An outage of the store is told of, and waited out.
     """
 
     def __init__(
@@ -126,6 +126,7 @@ class EventStream(OpenResponse):
         super().__init__([*HEADERS, there, *(headers or [])])
         self.tail = tail
         self._encoder = encoder
+        self._is_away = False  # the store, as the reader was told
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if self.tail.outcome is None:
@@ -146,10 +147,14 @@ class EventStream(OpenResponse):
 
     async def _next(self) -> tuple[bytes, bool]:
         try:
-            batches = await self.tail.ready()
+            batches = await (self.tail.ready_again() if self._is_away else self.tail.ready())
         except PlayheadError as error:
+            if isinstance(error, StoreUnavailable) and not self.tail.is_closed:
+                was_away, self._is_away = self._is_away, True
+                return b"" if was_away else self._encoder.reconnecting(error), False
             # Trouble that passes says nothing: the reader reconnects with its cursor.
             return b"" if error.retryable else self._encoder.error(error), True
+        self._is_away = False
         if batches:
             return self._encoder.encode(self.tail.info, batches), False
         if self.tail.outcome is not None:

@@ -167,9 +167,12 @@ def _seen(task: "asyncio.Task[None]") -> None:
 class Readers:
     """All readers of this process: their feeds, their number per owner, and their end when it drains."""
 
-    def __init__(self, store: Store, *, cache_max_bytes: int, per_owner_max: int | None) -> None:
+    def __init__(
+        self, store: Store, *, cache_max_bytes: int, per_owner_max: int | None, patience_s: float = 30.0
+    ) -> None:
         self.feeds: dict[str, Feed] = {}
         self.draining = False
+        self.patience_s = patience_s
         self.counts: Counter[Hashable] = Counter()
         self._store = store
         self._cache = BatchCache(cache_max_bytes)

@@ -13,18 +13,32 @@ no more than that, and a long backlog does not keep a live stream waiting. Frame
     data: {"key":"k2","stream_id":"a","type":"text","first":8,"offset":40,"cursor":"…","data":"…"}
     data: {"key":"k2","stream_id":"a","type":"playhead.close","offset":41,"cursor":"…","outcome":"completed"}
     data: {"key":"k2","stream_id":"a","type":"playhead.error",…}                          a problem document (RFC 9457)
+    data: {"key":"k2","stream_id":"a","type":"playhead.reconnecting","code":…,"detail":…}  the store is away; it goes on
+
+A stream with nothing new to say after an outage says ``playhead.open`` again: whoever shows it knows that it is back.
 """
 
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from playhead.asgi import OpenResponse
-from playhead.errors import BadRequest, Draining, PlayheadError, StreamNotFound
-from playhead.model import StreamInfo, cursor_prefix
-from playhead.sse import CLOSE_EVENT, ERROR_EVENT, HEADERS, close_facts, joined, problem
+from playhead.errors import BadRequest, Draining, PlayheadError, StoreUnavailable, StreamNotFound
+from playhead.model import Batch, StreamInfo, cursor_prefix
+from playhead.reader import Tail
+from playhead.sse import (
+    CLOSE_EVENT,
+    ERROR_EVENT,
+    HEADERS,
+    RECONNECTING_EVENT,
+    close_facts,
+    joined,
+    problem,
+    reconnecting_facts,
+)
 from playhead.streams import Playhead
 
 OPEN_EVENT = "playhead.open"
@@ -152,21 +166,26 @@ class ManyStreams(OpenResponse):
         head = {"key": key, "stream_id": stream_id}
         is_told = not found
         try:
-            tail = self._playhead.tail(stream_id, after=after, principal=self._principal)
-            async with tail:
-                told = {"offset": tail.offset, "tail": tail.info.tail, "stream": self._describe(tail.info)}
-                self._say({**head, "type": OPEN_EVENT, **told})
+            async with aclosing(self._playhead.tail(stream_id, after=after, principal=self._principal)) as tail:
+                batches: list[Batch] = []
+                try:
+                    await tail.open()
+                except StoreUnavailable as error:
+                    batches = await self._outlived(head if is_told else None, tail, error)
+                offset = tail.offset
+                self._say_open(head, tail.info, offset)
                 is_told = True
                 prefix = json.dumps(head)[:-1]
-                while batches := await tail.ready():
-                    lines = []
-                    for event in joined(batches):
-                        cursor = cursor_prefix(tail.info.mark, event.epoch) + str(event.offset)
-                        lines.append(
-                            f'data: {prefix},"type":{json.dumps(event.type)},{event.place},'
-                            f'"cursor":"{cursor}","data":{event.value}}}\n\n'
-                        )
-                    await self._written_out("".join(lines).encode())
+                while batches or tail.outcome is None:
+                    if batches:
+                        offset = batches[-1].last
+                        await self._written_out(_lines(prefix, tail.info, batches))
+                    try:
+                        batches = await tail.ready()
+                    except StoreUnavailable as error:
+                        batches = await self._outlived(head, tail, error)
+                        if not batches:
+                            self._say_open(head, tail.info, offset)
                 self._say({**head, "type": CLOSE_EVENT, "cursor": tail.info.cursor, **close_facts(tail.info)})
         except Draining:
             self._is_over = True
@@ -174,6 +193,16 @@ class ManyStreams(OpenResponse):
         except PlayheadError as error:
             if is_told or not isinstance(error, StreamNotFound):
                 self._say_error(head, error)
+
+    async def _outlived(self, head: dict[str, Any] | None, tail: Tail, error: StoreUnavailable) -> list[Batch]:
+        """What there is when the store is back; that it is away is told once. None: nobody knows of the stream yet."""
+        if head is not None:
+            self._say({**head, "type": RECONNECTING_EVENT, **reconnecting_facts(error)})
+        return await tail.outlive()
+
+    def _say_open(self, head: dict[str, Any], info: StreamInfo, offset: int) -> None:
+        told = {"offset": offset, "tail": info.tail, "stream": self._describe(info)}
+        self._say({**head, "type": OPEN_EVENT, **told})
 
     async def _written_out(self, body: bytes) -> None:
         """Hand over, and wait until it was written."""
@@ -199,6 +228,18 @@ class ManyStreams(OpenResponse):
             pump.cancel()
         if pumps:
             await asyncio.wait(pumps)
+
+
+def _lines(prefix: str, info: StreamInfo, batches: list[Batch]) -> bytes:
+    """Events as frames; ``prefix``: what is the same for all of a stream, without the brace that ends it."""
+    lines = []
+    for event in joined(batches):
+        cursor = cursor_prefix(info.mark, event.epoch) + str(event.offset)
+        lines.append(
+            f'data: {prefix},"type":{json.dumps(event.type)},{event.place},'
+            f'"cursor":"{cursor}","data":{event.value}}}\n\n'
+        )
+    return "".join(lines).encode()
 
 
 def check_subscriptions(subscriptions: list[Subscription]) -> list[Subscription]:

@@ -21,7 +21,7 @@ class Options:
         expired_for_s: how long after that its id answers ``expired`` before it is unknown.
         settle_within_s: how much longer a stream that nobody could settle is kept.
         cancel_grace_s: how long a cancelled source may take to stop before it is abandoned and fenced.
-        store_patience_s: how long a producer retries while its store is unavailable.
+        store_patience_s: how long producers and readers wait for a store that is away.
         cache_max_bytes: memory for batches that readers of this process share.
     """
 

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterat
 from types import TracebackType
 from typing import Self
 
-from playhead.errors import CursorAhead, Diverged, PlayheadError
+from playhead.errors import CursorAhead, Diverged, PlayheadError, StoreUnavailable
 from playhead.feed import Feed, Readers
 from playhead.log import check_cursor, check_readable
 from playhead.model import Batch, Cursor, Event, Outcome, Page, StreamInfo
+from playhead.outage import Outage
 from playhead.store import PAGE_MAX_BYTES
 
 Check = Callable[[StreamInfo], Awaitable[None]]
@@ -28,7 +29,7 @@ class Tail:
 
     After the loop ``outcome`` tells how the stream ended. Leaving the loop early never stops the stream; use
     ``async with``, or ``aclose()``, to be counted out at once (else it happens when the object goes). A tail is for
-    one task at a time.
+    one task at a time. While the store is away iterating waits, for ``Options.store_patience_s`` at most.
 
     Attributes:
         outcome: None until the close has been read.
@@ -47,6 +48,7 @@ class Tail:
             "_feed",
             "_follows",
             "_info",
+            "_outage",
             "_position",
             "_principal",
             "_reading",
@@ -78,6 +80,7 @@ class Tail:
         self._info: StreamInfo | None = None
         self._closed = False
         self._reading = False
+        self._outage: Outage | None = None
         self._position = 0
         self._waiter: asyncio.Future[None] | None = None
         self._batches: list[Batch] = []
@@ -99,6 +102,10 @@ class Tail:
     @property
     def is_waiting(self) -> bool:
         return self._waiter is not None
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     async def open(self) -> StreamInfo:
         """Attach: may this principal read, and does the stream hold what the cursor has? Idempotent."""
@@ -133,11 +140,12 @@ class Tail:
         if start.offset > page.info.tail:
             self.outcome, self._info = page.info.outcome, page.info
 
-    async def ready(self) -> list[Batch]:
-        """Everything that can be read now, as whole batches; waits while that is nothing.
+    async def ready(self, *, waits: bool = True) -> list[Batch]:
+        """Everything that can be read now, as whole batches; waits while that is nothing, unless told not to.
 
         Shape: at least one batch, about 256 KiB at most; empty when the close has been reached (see ``outcome``)
             or ``nudge`` was called.
+        Raises: what closes the tail; and StoreUnavailable, which does not: see ``ready_again``.
         """
         if self._feed is None and not self._closed:
             await self.open()
@@ -152,15 +160,59 @@ class Tail:
                     return batches
                 if feed.stale or feed.error or feed.info is None:
                     check_readable(await feed.refresh())
+                elif feed.info.outcome and self._position > feed.info.tail:
+                    raise Diverged("the store lost events that this reader has seen", stream_id=self.stream_id)
                 elif feed.info.outcome and self._position >= feed.info.tail:
                     self.outcome, self.epoch = feed.info.outcome, feed.info.epoch
                     self._position = feed.info.tail + 1
-                elif await self._nudged(feed):
+                elif not waits or await self._nudged(feed):
                     return []
+        except StoreUnavailable:
+            raise
         except PlayheadError:
             await self.aclose()
             raise
         return []
+
+    async def ready_again(self) -> list[Batch]:
+        """``ready``, after it raised StoreUnavailable: after a pause, and without waiting for what is not there yet.
+
+        Shape: as ``ready``; empty, too, when the store has answered and there is nothing new.
+        Raises: StoreUnavailable, as long as the outage lasts; the last time, when patience is over, the tail is closed.
+        """
+        now = asyncio.get_running_loop().time
+        outage = self._outage = self._outage or Outage(now(), self._readers.patience_s)
+        await self._pause(outage.pause_s(now()))
+        try:
+            batches = await self.ready(waits=False)
+        except StoreUnavailable:
+            if outage.is_too_long(now()):
+                await self.aclose()
+            raise
+        self._outage = None
+        return batches
+
+    async def outlive(self) -> list[Batch]:
+        """``ready_again`` until the store answers. Raises: StoreUnavailable when it took too long."""
+        while True:
+            try:
+                return await self.ready_again()
+            except StoreUnavailable:
+                if self.is_closed:
+                    raise
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long; less when nudged, or when this process drains."""
+        feed = self._feed
+        if feed is None:
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                while not (self._readers.draining or await self._nudged(feed)):
+                    pass  # news; but the store is not asked more often for it
+        except TimeoutError:
+            return
 
     async def stored(self) -> list[Batch]:
         """As ``ready``, but empty as soon as everything that is stored now has been read."""
@@ -236,6 +288,8 @@ class Tail:
             self._reading = True
             try:
                 self._batches = (await self.ready())[::-1]
+            except StoreUnavailable:
+                self._batches = (await self.outlive())[::-1]
             finally:
                 self._reading = False
             if not self._batches and (self.outcome is not None or self._closed):

@@ -12,6 +12,9 @@
     event: playhead.error                      the stream cannot be read on; a problem document (RFC 9457)
     data: {"type":…,"title":…,"status":…}
 
+    event: playhead.reconnecting               the store is away; the response stays open and goes on where it is
+    data: {"code":"store-unavailable","detail":…}
+
 With ``?coalesce=text`` neighbouring text events that are ready together become one frame:
 
     id: <cursor of the last>
@@ -34,6 +37,7 @@ from playhead.model import TEXT, Batch, StreamInfo, cursor_prefix
 
 CLOSE_EVENT = "playhead.close"
 ERROR_EVENT = "playhead.error"
+RECONNECTING_EVENT = "playhead.reconnecting"
 KEEP_ALIVE = b": keep-alive\n"
 JOINED_MAX_CHARACTERS = 65_536
 HEADERS = (
@@ -159,6 +163,20 @@ def error_frame(error: PlayheadError) -> bytes:
     return f"event: {ERROR_EVENT}\ndata: {_compact(problem(error))}\n\n".encode()
 
 
+def reconnecting_frame(error: PlayheadError) -> bytes:
+    """The store does not answer; no place in the stream, so without ``id:``."""
+    return f"event: {RECONNECTING_EVENT}\ndata: {_compact(reconnecting_facts(error))}\n\n".encode()
+
+
+def reconnecting_facts(error: PlayheadError) -> dict[str, Any]:
+    return {"code": error.code, "detail": str(error)}
+
+
+def reconnecting_comment(error: PlayheadError) -> bytes:
+    """For doors that have no frame for it. As with keep-alives, no blank line."""
+    return f": reconnecting, {error.code}\n".encode()
+
+
 def problem(error: PlayheadError) -> dict[str, Any]:
     """An error as a problem document (RFC 9457). Facts of the error are extension members."""
     facts = {key: value for key, value in error.facts.items() if value is not None}
@@ -186,12 +204,14 @@ class Encoder:
         batch: events to bytes; where one event becomes several frames only the last carries the ``id:``.
         close: the end of the stream; must always say that it is the end.
         error: why the response cannot go on.
+        reconnecting: the store is away, and the response waits for it.
     """
 
     name: str
     batch: Callable[[StreamInfo, Batch], bytes]
     close: Callable[[StreamInfo], bytes]
     error: Callable[[PlayheadError], bytes]
+    reconnecting: Callable[[PlayheadError], bytes] = reconnecting_comment
 
     def encode(self, info: StreamInfo, batches: Iterable[Batch]) -> bytes:
         """Batches as bytes; each is encoded once per process and door."""
@@ -209,5 +229,7 @@ class Coalescing(Encoder):
         return coalesced(info, batches) if len(batches) > 1 else Encoder.encode(self, info, batches)
 
 
-NATIVE = Encoder("native", frames, close_frame, error_frame)
-COALESCED = Coalescing("coalesced", lambda info, batch: coalesced(info, [batch]), close_frame, error_frame)
+NATIVE = Encoder("native", frames, close_frame, error_frame, reconnecting_frame)
+COALESCED = Coalescing(
+    "coalesced", lambda info, batch: coalesced(info, [batch]), close_frame, error_frame, reconnecting_frame
+)

@@ -96,7 +96,10 @@ class Playhead:
         self._heartbeat: Heartbeat | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._readers = Readers(
-            store, cache_max_bytes=self.options.cache_max_bytes, per_owner_max=self.options.readers_per_owner_max
+            store,
+            cache_max_bytes=self.options.cache_max_bytes,
+            per_owner_max=self.options.readers_per_owner_max,
+            patience_s=self.options.store_patience_s,
         )
 
     @classmethod

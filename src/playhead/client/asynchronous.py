@@ -217,7 +217,7 @@ class AsyncTail(AsyncIterator[Event]):
 
     @property
     def trouble(self) -> PlayheadError | None:
-        """Why there is no connection, while ``reconnecting``; the error, when ``failed``."""
+        """Why nothing comes, while ``reconnecting``; the error, when ``failed``."""
         return self._following.failure or self._following.trouble
 
     def __aiter__(self) -> AsyncIterator[Event]:

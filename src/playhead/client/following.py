@@ -28,7 +28,7 @@ from playhead.errors import BadRequest, CursorInvalid, EventTooLarge, PlayheadEr
 from playhead.model import CURSOR_MAX_BYTES, RESERVED, Cursor, Event, Outcome, check_seconds
 from playhead.sse_parser import EventParser, ServerSentEvent
 
-CLOSE, ERROR = f"{RESERVED}close", f"{RESERVED}error"
+CLOSE, ERROR, RECONNECTING = f"{RESERVED}close", f"{RESERVED}error", f"{RESERVED}reconnecting"
 FRUITLESS_MAX = 3  # connections in a row whose first event was not the next one
 Place = tuple[int | None, str | None]
 """An offset (None: only the server can tell), and the cursor that stands for it."""
@@ -41,7 +41,8 @@ class Following:
         cursor: what was handed on; None: nothing yet.
         tail: offset of the newest event known to be stored.
         outcome: once everything was handed on and the close was read.
-        trouble: why the last connection ended, or could not be made; None once there is one again.
+        trouble: why the last connection ended, could not be made, or has nothing to say because the store is away;
+            None once that is over.
         failure: why the stream cannot be read, for good.
         due_at: not to connect before this moment.
     """
@@ -104,8 +105,8 @@ class Following:
         if self.outcome is not None:
             return State.CLOSED
         has_read_it_all = isinstance(self._end, tuple) or (self._end is not None and bool(self._ready))
-        if not (self._is_connected or has_read_it_all):
-            return State.RECONNECTING if self._was_lost else State.CONNECTING
+        if not ((self._is_connected and self.trouble is None) or has_read_it_all):
+            return State.RECONNECTING if self._was_lost or self.trouble is not None else State.CONNECTING
         return State.LIVE if (self._handed[0] or 0) >= self._target else State.CATCHING_UP
 
     @property
@@ -213,10 +214,13 @@ class Following:
             else:
                 self._end = error
             return False
+        if frame.type.startswith(RESERVED) and frame.type != CLOSE:  # it has no place in the log
+            if frame.type == RECONNECTING:
+                self.trouble = problem(said)  # the server's with its store; this connection is as good as before
+            return True
         offset = _integer(said["offset"])
         first = _integer(said.get("first", offset))
-        if frame.type.startswith(RESERVED) and frame.type != CLOSE:
-            return True  # of a later version; it has no place in the log
+        self.trouble = None
         last = self._read[0]
         if last is not None and first != last + 1:
             return offset <= last or self._missed(first, last, now)  # it came already, or something did not

@@ -3,8 +3,8 @@
 connecting ──► catching-up ──► live ──► closed     with an outcome
      │             │            │
      └─────┐       ▼            ▼
-           └──► reconnecting ◄──┘                  with the last cursor; back to catching-up or live
-                   │
+           └──► reconnecting ◄──┘                  with the last cursor; back to catching-up or live. Also while
+                   │                               the connection is there, but the server's store is away
                    ▼
                  failed                            it cannot be read, or nobody answered for too long
 """

@@ -209,7 +209,7 @@ class Tail(Iterator[Event]):
 
     @property
     def trouble(self) -> PlayheadError | None:
-        """Why there is no connection, while ``reconnecting``; the error, when ``failed``."""
+        """Why nothing comes, while ``reconnecting``; the error, when ``failed``."""
         return self._following.failure or self._following.trouble
 
     def __iter__(self) -> Iterator[Event]:

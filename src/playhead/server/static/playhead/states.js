@@ -21,7 +21,7 @@ const READS = { behind: "catching-up", current: "live", offline: "offline", ...E
 /**
  * state → signal → next state; a signal that is not listed changes nothing.
  *
- * behind    connected, and older events are still to come     lost      the connection is gone
+ * behind    connected, and older events are still to come     lost      the connection is gone, or the server's store
  * current   connected, and all that was there has been read   offline   gone, and there is no network at all
  * closed    the stream's close was read                       online    the network is back
  * failed    it cannot be read

@@ -21,6 +21,7 @@ class Place {
     this.offset = cursor === null ? 0 : undefined; // undefined: only the server can tell, when it opens
     this.target = undefined; // the tail when it was opened: what is older is catching up
     this.isOpen = false; // on the present connection
+    this.isAway = false; // the server cannot reach its store, and waits for it
     this.isTold = false; // onOpen was called
     this.isOver = false; // closed or failed, for good
     this.fruitless = 0;
@@ -75,6 +76,7 @@ class Watch {
     else if (frame.type === "playhead.thread") this.thread(frame);
     else if (frame.type === "playhead.found") this.found(frame.streams);
     else if (frame.type === "playhead.error") this.#error(frame);
+    else if (frame.type === "playhead.reconnecting") this.place(frame.stream_id).isAway = true;
     else if (!OWN_TYPE.test(frame.type) || READ_TYPES.has(frame.type)) this.#read(frame, this.place(frame.stream_id));
   }
 
@@ -82,7 +84,8 @@ class Watch {
   settle() {
     if (!this.isActive || !this.#isLinked) return;
     const following = [...this.places.values()].filter((place) => !place.isOver);
-    if (following.some((place) => place.isOpen && place.isBehind)) this.signal("behind");
+    if (following.some((place) => place.isAway)) this.signal("lost");
+    else if (following.some((place) => place.isOpen && place.isBehind)) this.signal("behind");
     else if (following.every((place) => place.isOpen)) this.signal("current");
   }
 
@@ -115,7 +118,7 @@ class Watch {
     }
     this.#isLinked = false;
     for (const place of streamId === undefined ? this.places.values() : [this.place(streamId)]) {
-      place.isOpen = false;
+      place.isOpen = place.isAway = false;
       place.target = undefined;
     }
     if (signal === "failed") this.tell("onError", this.streamId ?? null, problem);
@@ -131,6 +134,7 @@ class Watch {
 
   #read(frame, place) {
     if (place.isOver) return;
+    place.isAway = false;
     const { key, stream_id: streamId, ...said } = frame;
     if (said.type === "playhead.open") return this.#open(streamId, said, place);
     switch (place.fits(said.first ?? said.offset, said.offset)) {
