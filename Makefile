@@ -40,7 +40,7 @@ run: $(RUNTIME) ## serve on 127.0.0.1:$(PORT) with data in ./var
 	@exec $(BIN)/playhead serve --host 127.0.0.1 --port $(PORT)
 
 .PHONY: test
-test: venv chromium postgres lint ## everything: lint, types, arrows, tests
+test: venv chromium postgres redis lint ## everything: lint, types, arrows, tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 .PHONY: chromium
@@ -50,6 +50,14 @@ chromium: ## find or install the Chromium of the page tests
 .PHONY: postgres
 postgres: ## find or install the PostgreSQL of the tests
 	@scripts/postgres --install >/dev/null || true # the tests that need it fail and say so themselves
+
+.PHONY: redis
+redis: ## find or install the Redis of the tests
+	@scripts/redis --install >/dev/null || true # the tests that need it fail and say so themselves
+
+.PHONY: test-cluster
+test-cluster: venv redis ## Redis Sentinel and Redis Cluster, with failovers
+	@$(BIN)/python -m pytest -m cluster --timeout 300 $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter
@@ -70,6 +78,10 @@ bench: venv ## the benchmarks of docs/benchmarks.md
 .PHONY: soak
 soak: venv ## minutes of load with kills
 	@$(BIN)/python -m pytest -m soak --timeout 0 $(PYTEST_ARGS)
+
+.PHONY: chaos
+chaos: venv redis ## minutes of faults on many instances and one Redis; writes docs/chaos.md
+	@$(BIN)/python -m benchmarks.chaos --seed 1 --minutes 3 --report docs/chaos.md
 
 .PHONY: mutants
 mutants: venv ## plant faults one by one; the suite must catch each

@@ -1,11 +1,11 @@
-"""``python -m benchmarks [record] [delay] [http] [chat] [page] [redis] [instances]``: all rows, or the named ones."""
+"""``python -m benchmarks`` runs all rows; with names of PARTS, those."""
 
 import os
 import platform
 import sqlite3
 import sys
 
-from benchmarks import chat, delay, delay_redis, instances, over_http, page, record
+from benchmarks import capacity, chat, delay, delay_redis, instances, over_http, page, record
 from benchmarks.report import Report
 
 PARTS = {
@@ -16,6 +16,7 @@ PARTS = {
     "page": page.run,
     "redis": delay_redis.run,
     "instances": instances.run,
+    "capacity": capacity.run,
 }
 
 

@@ -1,4 +1,4 @@
-"""A Redis that forgets what it had acknowledged, as one does at a failover; nothing is lost while the producer lives."""
+"""A Redis that forgets what it had acknowledged, as at a failover; nothing is lost while the producer lives."""
 
 import asyncio
 from collections.abc import AsyncIterator
