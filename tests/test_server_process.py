@@ -66,7 +66,7 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     ("arguments", "environment", "says"),
     [
         (["--host", "0.0.0.0"], {}, "0.0.0.0 is not a loopback address"),
-        (["--store", "redis://nowhere"], {}, "a store is memory:// or sqlite:///"),
+        (["--store", "mongodb://nowhere"], {}, "a store is memory://, sqlite:///path"),
         ([], {"PLAYHEAD_RETENTION_S": "long"}, "setting PLAYHEAD_RETENTION_S: "),
         ([], {"PLAYHEAD_LEASE_S": "-1"}, "setting PLAYHEAD_LEASE_S: "),
         ([], {"PLAYHEAD_ALLOWED_HOSTS": "localhost:9000,http://x/"}, "setting PLAYHEAD_ALLOWED_HOSTS: "),
@@ -93,10 +93,10 @@ def test_a_store_that_is_none_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_settings_without_effect_are_told_in_one_line_and_passwords_never(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("REDIS_HOST=redis\nREDIS_PASSWORD=se3ret\nANTHROPIC_API_KEY=ant-1\n")
+    (tmp_path / ".env").write_text("REDIS_PASSWORD=se3ret\nANTHROPIC_API_KEY=ant-1\n")
     with ServerProcess(tmp_path) as server:
         (line,) = (line for line in server.lines if "unused" in line)
-        assert line.startswith("  unused    REDIS_HOST, REDIS_PASSWORD, ANTHROPIC_API_KEY: ")
+        assert line.startswith("  unused    REDIS_PASSWORD, ANTHROPIC_API_KEY: ")
         assert "  store     sqlite:///var/playhead.db" in server.lines
         assert "se3ret" not in server.output
 

@@ -23,7 +23,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Loopback address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port (8082); 0 takes a free one.")] = None,
     uds: Annotated[Path | None, typer.Option(help="Listen on a Unix socket at this path instead.")] = None,
-    store: Annotated[str | None, typer.Option(help="sqlite:///path/to/file.db or memory://")] = None,
+    store: Annotated[str | None, typer.Option(help="sqlite:///path/to/file.db, redis://host:6379 or memory://")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that serve, on one store (1).")] = None,
     reload: Annotated[bool, typer.Option("--reload", help="For development: restart when a file changes.")] = False,
 ) -> None:

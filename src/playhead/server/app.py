@@ -1,5 +1,6 @@
 """The application: doors put together around one Chat."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,12 +12,15 @@ from playhead.server import chat_routes, docs, follow_routes, page, stream_route
 from playhead.server.body_limit import BodyLimit
 from playhead.server.chat import Chat
 from playhead.server.cors import Cors
+from playhead.server.greeting import ONE_HOST
 from playhead.server.local_guard import LocalGuard
 from playhead.server.opening import open_chat
 from playhead.server.problems import install_problems
 from playhead.server.request_ids import RequestIds
 from playhead.server.settings import Settings
 from playhead.server.stream_ids import EncodedStreamIds
+
+logger = logging.getLogger("playhead")
 
 DESCRIPTION = (
     "Durable, resumable, cancellable streams for LLM responses. Follow a stream with any EventSource: it reconnects"
@@ -38,6 +42,8 @@ def create_app(settings: Settings | None = None, chat: Chat | None = None) -> Fa
         if chat is not None:
             yield
             return
+        if settings.has_threads_on_one_host:  # nobody is greeted here
+            logger.warning(ONE_HOST)
         async with open_chat(settings) as own:
             app.state.chat = own
             async with draining_at_stop(own.playhead, settings.shutdown_grace_s):

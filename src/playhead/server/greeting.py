@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from playhead.server.listening import place
 from playhead.server.settings import Settings
 
-_PASSWORD = re.compile(r"(?<=://)([^/@]*?):[^/]*(?=@)|(?<=[?&]password=)[^&]*")
+_PASSWORD = re.compile(r"(?<=://)([^/@]*?):[^/]*(?=@)|(?<=password=)[^&]*")
+ONE_HOST = (
+    "threads are kept on this machine only, streams are not; set PLAYHEAD_DATABASE=postgresql://… to share them too"
+)
 
 
 def greeting(settings: Settings, listening: socket.socket, model: str) -> Iterator[str]:
@@ -20,6 +23,8 @@ def greeting(settings: Settings, listening: socket.socket, model: str) -> Iterat
     yield f"  model     {model}"
     if settings.workers > 1:
         yield f"  workers   {settings.workers}"
+    if settings.has_threads_on_one_host:
+        yield f"  warning   {ONE_HOST}"
     if settings.unused:
         yield f"  unused    {', '.join(settings.unused)}: accepted, but this version does nothing with them"
     yield f"  access    {_access(settings)}"

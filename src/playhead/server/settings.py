@@ -1,16 +1,16 @@
 """The settings of ``playhead serve``: environment variables, or a ``.env`` file in the working directory.
 
-Names of the chat template are accepted. Those that mean something here (``DATABASE_URI``, ``STREAM_TTL_SECONDS``) are
-other names of our settings; the rest is accepted without effect, and the start says so in one line: who brings a
-template's ``.env`` along has a server that runs, on SQLite.
+Names of the chat template are accepted. Those that mean something here (``DATABASE_URI``, ``REDIS_HOST`` and what
+belongs to it, ``STREAM_TTL_SECONDS``) are other ways to say our settings; the rest is accepted without effect, and the
+start says so in one line: who brings a template's ``.env`` along has a server that runs.
 """
 
 import re
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from playhead.options import Options
@@ -20,6 +20,8 @@ _ENGINE = Options()
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _WITHOUT_EFFECT = "Accepted; this version does nothing with it."
+_REDIS_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+_REDIS_PORT = 6379
 
 
 def _template(name: str) -> Any:
@@ -58,7 +60,8 @@ class Settings(BaseSettings):
     )
     store: str | None = Field(
         default=None,
-        description="Where streams are kept: `sqlite:///path` or `memory://`; `playhead.db` in the data directory.",
+        description="Where streams are kept: `sqlite:///path`, `redis://host:6379/0` or `memory://`; `playhead.db` in"
+        " the data directory.",
     )
     database: str | None = Field(
         default=None,
@@ -110,10 +113,16 @@ class Settings(BaseSettings):
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="For standard error.")
     access_log: bool = Field(default=False, description="A line on standard error for each request.")
 
-    redis_host: str | None = _template("REDIS_HOST")
-    redis_port: str | None = _template("REDIS_PORT")
-    redis_username: str | None = _template("REDIS_USERNAME")
-    redis_password: SecretStr | None = _template("REDIS_PASSWORD")
+    redis_host: str | None = Field(
+        default=None,
+        validation_alias="REDIS_HOST",
+        description="The Redis that keeps the streams when `PLAYHEAD_STORE` is not set.",
+    )
+    redis_port: str | None = Field(default=None, validation_alias="REDIS_PORT", description="Of that Redis: 6379.")
+    redis_password: SecretStr | None = Field(
+        default=None, validation_alias="REDIS_PASSWORD", description="Of that Redis."
+    )
+    redis_username: str | None = Field(default=None, validation_alias="REDIS_USERNAME", description="Of that Redis.")
     google_api_key: SecretStr | None = _template("GOOGLE_API_KEY")
     anthropic_api_key: SecretStr | None = _template("ANTHROPIC_API_KEY")
     tavily_api_key: SecretStr | None = _template("TAVILY_API_KEY")
@@ -136,9 +145,44 @@ class Settings(BaseSettings):
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(_as_browsers_send_it, origins))
 
+    # What belongs to the template's Redis is looked at only when it counts: Kubernetes, for one, sets REDIS_PORT to a
+    # URL for whoever runs beside a service of that name.
+
+    @field_validator("redis_host")
+    @classmethod
+    def _check_redis_host(cls, host: str | None, info: ValidationInfo) -> str | None:
+        if host is not None and info.data.get("store") is None and not _REDIS_HOST.fullmatch(host):
+            raise ValueError("this is the name or address of a host, and nothing else; URLs are for PLAYHEAD_STORE")
+        return host
+
+    @field_validator("redis_port")
+    @classmethod
+    def _check_redis_port(cls, port: str | None, info: ValidationInfo) -> str | None:
+        is_port = port is None or (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65_536)
+        if _is_redis_by_host(info) and not is_port:
+            raise ValueError("a port is a number from 1 to 65535")
+        return port
+
+    @field_validator("redis_username")
+    @classmethod
+    def _check_redis_username(cls, username: str | None, info: ValidationInfo) -> str | None:
+        if username is not None and _is_redis_by_host(info) and info.data.get("redis_password") is None:
+            raise ValueError("a user name wants a password; set REDIS_PASSWORD as well")
+        return username
+
     @property
     def store_url(self) -> str:
+        """With its password, if it has one: not to be shown."""
+        if self.store is None and self.redis_host is not None:
+            host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
+            return f"redis://{self._redis_login}{host}:{self.redis_port or _REDIS_PORT}/0"
         return self.store or f"sqlite:///{self.data_dir / 'playhead.db'}"
+
+    @property
+    def _redis_login(self) -> str:
+        if self.redis_password is None:
+            return ""
+        return f"{quote(self.redis_username or '', '')}:{quote(self.redis_password.get_secret_value(), '')}@"
 
     @property
     def database_url(self) -> str:
@@ -146,6 +190,12 @@ class Settings(BaseSettings):
         if self.database is not None:
             return self.database
         return "sqlite://" if self.store_url.startswith("memory:") else f"sqlite:///{self.data_dir / 'threads.db'}"
+
+    @property
+    def has_threads_on_one_host(self) -> bool:
+        """Other machines can share the streams but not the threads; the start warns of it."""
+        is_shared = not self.store_url.startswith(("memory:", "sqlite:"))
+        return is_shared and self.database_url.startswith("sqlite")
 
     @property
     def checkpoints(self) -> str:
@@ -160,10 +210,11 @@ class Settings(BaseSettings):
     @property
     def unused(self) -> list[str]:
         """Names that are set and have no effect."""
+        of_redis = {"redis_port", "redis_username", "redis_password"} if self.redis_host is None else set()
         return [
             str(field.validation_alias)
             for name, field in type(self).model_fields.items()
-            if field.description == _WITHOUT_EFFECT and getattr(self, name) is not None
+            if (field.description == _WITHOUT_EFFECT or name in of_redis) and getattr(self, name) is not None
         ]
 
 
@@ -175,6 +226,10 @@ def complaints(error: ValidationError) -> list[str]:
         name = name if name.isupper() else f"PLAYHEAD_{name.upper()}"
         lines.append(f"setting {name}: {one['msg'].removeprefix('Value error, ')}")
     return lines
+
+
+def _is_redis_by_host(info: ValidationInfo) -> bool:
+    return info.data.get("store") is None and info.data.get("redis_host") is not None
 
 
 def _as_browsers_send_it(origin: str) -> str:
