@@ -57,7 +57,7 @@ redis: ## find or install the Redis of the tests
 
 .PHONY: test-cluster
 test-cluster: venv redis ## Redis Sentinel and Redis Cluster, with failovers
-	@$(BIN)/python -m pytest -m cluster --timeout 300 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m cluster -n $(PYTEST_WORKERS) --dist loadfile --timeout 300 $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from streaming import until
 
@@ -37,10 +38,10 @@ class Crowd:
             await asyncio.sleep(self._pause_s)
 
     async def _read(self, name: str, number: int) -> None:
-        got = self.got[name, number] = []
+        got = self.got[name, number]
         tail = self.playheads[number].tail(name)
         async for event in tail:
-            got.append(event)  # noqa: PERF401 - others look at it meanwhile
+            got.append(event)
         assert tail.outcome is not None
         assert tail.outcome.kind is OutcomeKind.COMPLETED, (name, number, tail.outcome)
 
@@ -48,6 +49,7 @@ class Crowd:
         for name in self.names:
             await self.playheads[0].start(self._source(name), stream_id=name, thread_id=f"thread of {name}")
         for number in range(len(self.playheads)):
+            self.got |= {(name, number): [] for name in self.names}
             self._readers += [asyncio.create_task(self._read(name, number)) for name in self.names]
         await self.more(5)
 
@@ -83,6 +85,29 @@ class Crowd:
             reader.cancel()
         if self._readers:
             await asyncio.wait(self._readers)
+
+
+@asynccontextmanager
+async def busy_crowd(*playheads: Playhead, streams: int = 6) -> AsyncIterator[Crowd]:
+    """A crowd for as long as the context lasts; in the end everybody has everything."""
+    crowd = Crowd(*playheads, streams=streams)
+    try:
+        await crowd.begin()
+        yield crowd
+        await crowd.finish()
+    finally:
+        await crowd.leave()
+
+
+@asynccontextmanager
+async def crowd_on(url: str) -> AsyncIterator[Crowd]:
+    """Written by one Playhead, read there and by another."""
+    async with (
+        Playhead.open(url, options=patient()) as one,
+        Playhead.open(url, options=patient()) as another,
+        busy_crowd(one, another) as crowd,
+    ):
+        yield crowd
 
 
 def patient(lease_s: float = 1.0) -> Options:

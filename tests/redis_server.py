@@ -3,7 +3,9 @@
 ``conftest.py`` brings the fixtures to all tests.
 """
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,16 +25,25 @@ FIND = Path(__file__).parent.parent / "scripts" / "redis"
 
 @cache
 def program(name: str) -> str:
-    """``redis-server`` or ``redis-sentinel``. Raises when there is none: these tests are not skipped."""
+    """``redis-server`` or ``redis-cli``. Raises when there is none: these tests are not skipped."""
     found = subprocess.run([FIND], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     return str(Path(found.stdout.strip()) / name)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports that the system gives to outgoing connections, so that it is still free after a restart.
+
+    Else a client that keeps asking for a server that is away is sooner or later connected to itself. A cluster's node
+    listens 10,000 above its port too.
+    """
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with contextlib.suppress(OSError):
+            for taken in (port, port + 10_000):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", taken))
+            return port
 
 
 class RedisServer:
@@ -49,22 +60,27 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
+    def is_up(self) -> bool:
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.directory)]
         with (self.directory / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [program("redis-server"), *words, *self.args], stdout=log, stderr=log, cwd=self.directory
-            )
+            self._process = subprocess.Popen(self._words(), stdout=log, stderr=log, cwd=self.directory)
         until = time.monotonic() + START_S
         while not self._answers():
             assert self._process.poll() is None, (self.directory / "redis.log").read_text()
             assert time.monotonic() < until, "Redis does not answer"
             time.sleep(0.02)
+
+    def _words(self) -> list[str]:
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        return [program("redis-server"), *where, "--save", "", *self.args]
 
     def _answers(self) -> bool:
         try:
@@ -78,6 +94,11 @@ class RedisServer:
         """One command on a connection of its own. Raises: redis.RedisError."""
         with redis.Redis(port=self.port, socket_timeout=5, retry=None) as client:
             return client.execute_command(*words)
+
+    def connections_of_playhead(self) -> list[str]:
+        """Their names."""
+        with redis.Redis(port=self.port, socket_timeout=5, retry=None) as client:
+            return [row["name"] for row in client.client_list() if row["name"].startswith("playhead")]
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)

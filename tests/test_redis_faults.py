@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from cutting_proxy import PASS, Fate, cutting_proxy
-from redis_crowd import Crowd, patient
+from redis_crowd import busy_crowd, patient
 from redis_server import RedisServer
 from stalling_proxy import StallingProxy, stalling_proxy
 from streaming import until
@@ -28,17 +28,6 @@ async def two(url: str, *, other: str | None = None, options: Options | None = N
         yield [one, another]
 
 
-@asynccontextmanager
-async def crowd(playheads: list[Playhead], streams: int = 6) -> AsyncIterator[Crowd]:
-    made = Crowd(*playheads, streams=streams)
-    try:
-        await made.begin()
-        yield made
-        await made.finish()
-    finally:
-        await made.leave()
-
-
 async def trusting() -> None:
     """After connecting nobody's lease is doubted for the first ``lease_s``: the tests are about later."""
     await asyncio.sleep(LEASE_S)
@@ -48,7 +37,7 @@ async def trusting() -> None:
 
 
 async def test_scripts_flushed_in_mid_stream(redis_url: str, redis_server: RedisServer) -> None:
-    async with two(redis_url) as playheads, crowd(playheads) as busy:
+    async with two(redis_url) as playheads, busy_crowd(*playheads) as busy:
         for _ in range(10):
             await asyncio.to_thread(redis_server.command, "SCRIPT", "FLUSH")
             await busy.more(10)
@@ -57,7 +46,7 @@ async def test_scripts_flushed_in_mid_stream(redis_url: str, redis_server: Redis
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
 async def test_connections_killed_in_mid_stream(redis_url: str, redis_server: RedisServer, kind: str) -> None:
     killed = 0
-    async with two(redis_url) as playheads, crowd(playheads) as busy:
+    async with two(redis_url) as playheads, busy_crowd(*playheads) as busy:
         for _ in range(10):
             killed += await asyncio.to_thread(redis_server.command, "CLIENT", "KILL", "TYPE", kind)
             await busy.more(10)
@@ -67,7 +56,7 @@ async def test_connections_killed_in_mid_stream(redis_url: str, redis_server: Re
 async def test_everything_at_once(redis_url: str, redis_server: RedisServer) -> None:
     chance = random.Random(4)
     said = (["SCRIPT", "FLUSH"], ["CLIENT", "KILL", "TYPE", "normal"], ["CLIENT", "KILL", "TYPE", "pubsub"])
-    async with two(redis_url) as playheads, crowd(playheads) as busy:
+    async with two(redis_url) as playheads, busy_crowd(*playheads) as busy:
         for _ in range(60):
             await asyncio.to_thread(redis_server.command, *chance.choice(said))
             await asyncio.sleep(chance.random() * 0.02)
@@ -80,7 +69,7 @@ async def test_everything_at_once(redis_url: str, redis_server: RedisServer) -> 
 @pytest.mark.parametrize("down_s", [0.5, 2.5 * LEASE_S], ids=["for a moment", "for longer than the lease"])
 async def test_redis_is_killed_and_comes_back(make_redis: Callable[..., RedisServer], down_s: float) -> None:
     redis = make_redis(*DURABLE)
-    async with two(redis.url) as playheads, crowd(playheads) as busy:
+    async with two(redis.url) as playheads, busy_crowd(*playheads) as busy:
         await trusting()
         for _ in range(2):
             redis.kill()
@@ -95,7 +84,7 @@ async def test_who_comes_back_first_does_not_judge_the_others(
 ) -> None:
     """All leases have run out while Redis was away. One sweeps before the other could renew its own."""
     redis = make_redis(*DURABLE)
-    async with two(redis.url) as playheads, crowd(playheads) as busy:
+    async with two(redis.url) as playheads, busy_crowd(*playheads) as busy:
         await trusting()
         redis.kill()
         slow, quick = playheads[0].store, playheads[1].store
@@ -125,7 +114,7 @@ async def test_who_comes_back_first_does_not_judge_the_others(
 @pytest.mark.soak
 async def test_redis_is_killed_again_and_again(make_redis: Callable[..., RedisServer]) -> None:
     redis, chance = make_redis(*DURABLE), random.Random(6)
-    async with two(redis.url) as playheads, crowd(playheads, streams=20) as busy:
+    async with two(redis.url) as playheads, busy_crowd(*playheads, streams=20) as busy:
         await trusting()
         for _ in range(30):
             redis.kill()
@@ -159,7 +148,7 @@ async def test_a_frozen_redis(make_redis: Callable[..., RedisServer], monkeypatc
     monkeypatch.setattr("playhead.stores.redis.wire.REPLY_MAX_S", 0.6)
     monkeypatch.setattr("playhead.stores.redis.wire.CONNECT_MAX_S", 0.4)
     redis = make_redis()
-    async with two(redis.url) as playheads, crowd(playheads) as busy:
+    async with two(redis.url) as playheads, busy_crowd(*playheads) as busy:
         await trusting()
         redis.freeze()
         await asyncio.sleep(2 * LEASE_S)
@@ -212,7 +201,7 @@ async def test_cut_in_the_middle_of_replies(redis_url: str, redis_server: RedisS
     async with cutting_proxy() as proxy:
         proxy.target_port = redis_server.port
         through = f"redis://127.0.0.1:{proxy.port}/0"
-        async with two(through, other=redis_url, options=patient(30)) as playheads, crowd(playheads) as busy:
+        async with two(through, other=redis_url, options=patient(30)) as playheads, busy_crowd(*playheads) as busy:
             proxy.fate = lambda: Fate(chance.choice(["cut", "reset"]), chance.randrange(1, 3_000))
             proxy.cut()
             await until(lambda: proxy.met["cut"] + proxy.met["reset"] >= 60, 30)
@@ -229,7 +218,7 @@ async def test_half_open(redis_url: str, redis_server: RedisServer, monkeypatch:
     async with cutting_proxy() as proxy:
         proxy.target_port = redis_server.port
         through = f"redis://127.0.0.1:{proxy.port}/0"
-        async with two(through, other=redis_url, options=patient(30)) as playheads, crowd(playheads) as busy:
+        async with two(through, other=redis_url, options=patient(30)) as playheads, busy_crowd(*playheads) as busy:
             proxy.fate = lambda: Fate("stall", chance.choice([0, chance.randrange(2_000)]))
             proxy.cut()
             await until(lambda: proxy.met["stall"] >= 15, 30)
@@ -245,7 +234,7 @@ async def late_network(redis: RedisServer) -> AsyncIterator[tuple[StallingProxy,
 
 async def test_the_network_stalls_for_ten_seconds(redis_url: str, redis_server: RedisServer) -> None:
     """Between everybody and Redis, so no lease is renewed; what was on its way arrives late, after its repetition."""
-    async with late_network(redis_server) as (proxy, url), two(url) as playheads, crowd(playheads) as busy:
+    async with late_network(redis_server) as (proxy, url), two(url) as playheads, busy_crowd(*playheads) as busy:
         await trusting()
         before = proxy.connections
         proxy.flows.clear()

@@ -17,7 +17,13 @@ OLDEST = (6, 2)
 
 async def check_server(router: Router, keys: Keys) -> None:
     """Raises: StoreError."""
-    info = await _info(router, keys)
+    for reply in await router.ask_each("INFO"):
+        _check_info(router, _parsed(reply))
+    await _check_permissions(router, keys)
+    await _check_format(router, keys)
+
+
+def _check_info(router: Router, info: dict[str, str]) -> None:
     version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2] if part.isdecimal())
     if version < OLDEST:
         raise StoreError(
@@ -29,12 +35,9 @@ async def check_server(router: Router, keys: Keys) -> None:
     if info.get("loading") == "1":
         raise StoreUnavailable(f"Redis at {router.name} is still reading its data from disk")
     _check_eviction(router, info)
-    await _check_permissions(router, keys)
-    await _check_format(router, keys)
 
 
-async def _info(router: Router, keys: Keys) -> dict[str, str]:
-    text: bytes = await router.ask(ASK, keys.count, "INFO")
+def _parsed(text: bytes) -> dict[str, str]:
     rows = (line.partition(":") for line in text.decode("utf-8", "replace").splitlines())
     return {name: value for name, _, value in rows}
 

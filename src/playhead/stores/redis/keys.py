@@ -84,7 +84,8 @@ class Keys:
         return f"{self.base}written-by:{instance_id}".encode()
 
     def cancels(self, instance_id: str) -> bytes:
-        return f"{self.base}cancels:{instance_id}".encode()
+        """In the slot of ``instances``, so that a heartbeat talks to one server only."""
+        return f"{self.base}cancels:{{{self.base}instances}}:{instance_id}".encode()
 
     def request(self, owner: str | None, key: str) -> bytes:
         """The claim of an idempotency key."""

@@ -192,6 +192,21 @@ class Router:
                 raise again(reply)
         return replies
 
+    async def ask_each(self, *words: Word) -> list[Any]:
+        """The replies of all servers to a question about themselves. Raises: StoreError."""
+        loop = asyncio.get_running_loop()
+        replies: list[Any] = []
+        for node in set(self._slots) or {self._node(None)}:
+            answer: asyncio.Future[Any] = loop.create_future()
+            node.lanes[ASK].call(list(words), lambda reply, to=answer: None if to.done() else to.set_result(reply))  # type: ignore[misc]
+            found = await answer
+            if isinstance(found, hiredis.ReplyError):
+                raise named(found, self.name)
+            if isinstance(found, PlayheadError):
+                raise again(found)
+            replies.append(found)
+        return replies
+
     def trouble(self, reply: hiredis.ReplyError, key: bytes) -> PlayheadError:
         """An error of a server. One that cannot be right for long makes us look for the right server."""
         error = named(reply, self.name)
@@ -250,16 +265,21 @@ class Router:
                 if not found:
                     trouble = StoreError(f"the Sentinel at {sentinel} knows no service {self.address.service!r}")
                     continue
-                where = Endpoint(found[0].decode(), int(found[1]))
-                wire = await Wire.open(where, self.address.login, name)
-                role = await wire.ask("ROLE")
-                if not isinstance(role, hiredis.ReplyError) and role[0] != b"master":
-                    wire.abort()
-                    raise StoreUnavailable(f"Redis at {where} is not the primary any more; waiting for the new one")
-                return wire
+                return await self._open_if_primary(Endpoint(found[0].decode(), int(found[1])), name)
             except StoreUnavailable as error:
                 trouble = error
         raise trouble
+
+    async def _open_if_primary(self, where: Endpoint, name: str) -> Wire:
+        wire = await Wire.open(where, self.address.login, name)
+        try:
+            role = await wire.ask("ROLE")
+            if not isinstance(role, hiredis.ReplyError) and role[0] != b"master":
+                raise StoreUnavailable(f"Redis at {where} is not the primary any more; waiting for the new one")
+        except BaseException:
+            wire.abort()
+            raise
+        return wire
 
     # ---- a cluster's map -------------------------------------------------------------------------------
 

@@ -157,6 +157,9 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are of a family of their own
+        if self._over is not None:  # whoever opened it has given it up already
+            self._transport.abort()
+            return
         self.heard_at = self._loop.time()
         self._watchdog = self._loop.call_later(REPLY_MAX_S / 4, self._watch)
 
