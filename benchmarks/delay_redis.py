@@ -15,7 +15,7 @@ import hiredis
 import uvloop
 
 from benchmarks.delay import EVENTS, PACE_S, STREAMS, source
-from benchmarks.redis_process import role, running_redis
+from benchmarks.redis_process import role, running_redis, settle_down
 from benchmarks.report import Report, percentile
 from playhead import Playhead
 
@@ -123,6 +123,7 @@ async def raw_write(port: int, reader: Any) -> list[float]:
 
 
 def measure() -> tuple[list[float], list[float]]:
+    settle_down()
     ours: list[float] = []
     raw: list[float] = []
     for _ in range(ROUNDS):
@@ -144,6 +145,7 @@ def run(report: Report) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
+        settle_down()
         sys.stdin.readline()
         side = read(sys.argv[2]) if sys.argv[1] == "read" else raw_read(int(sys.argv[2]))
         print(json.dumps(uvloop.run(side)), flush=True)

@@ -45,7 +45,7 @@ class SentinelGroup:
 
     def __init__(self, directory: Path) -> None:
         primary = RedisServer(directory / "0", args=DURABLE)
-        follow = (*DURABLE, "--replicaof", f"127.0.0.1 {primary.port}")
+        follow = (*DURABLE, "--replicaof", "127.0.0.1", str(primary.port))
         self.servers = [primary, *(RedisServer(directory / str(number), args=follow) for number in (1, 2))]
         self.sentinels = [Sentinel(directory / f"sentinel{number}", primary.port) for number in range(3)]
 

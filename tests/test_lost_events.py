@@ -20,14 +20,19 @@ def make_store(redis_url: str) -> Any:
     return lambda options: open_store(redis_url, options.store)
 
 
-def forget(redis: RedisServer, stream_id: str, tail: int) -> None:
-    """Take the stream back to how it was at an offset, as an older copy of the same Redis would have it."""
+def forget(redis: RedisServer, stream_id: str, tail: int) -> int:
+    """Take the stream back to how it was at about an offset, as an older copy of the same Redis would have it.
+
+    Returns the offset: one at which an append ended.
+    """
     name = f"playhead:1:{{s:{stream_id}}}"
-    newer = redis.command("XRANGE", f"{name}:log", f"({tail}-0", "+")
-    for entry_id, _ in newer:
+    ((last, _),) = redis.command("XREVRANGE", f"{name}:log", f"{tail}-0", "-", "COUNT", 1)
+    for entry_id, _ in redis.command("XRANGE", f"{name}:log", f"({last.decode()}", "+"):
         redis.command("XDEL", f"{name}:log", entry_id)
-    redis.command("XSETID", f"{name}:log", f"{tail}-0")
+    redis.command("XSETID", f"{name}:log", last)
+    tail = int(last.split(b"-")[0])
     redis.command("HSET", f"{name}:state", "tail", tail)
+    return tail
 
 
 async def recorded(playhead: Playhead, source: Scripted, events: int) -> None:
@@ -109,14 +114,46 @@ async def test_p1_what_nobody_has_any_more_is_told(
         return all(feed.tail == 40 for at in (playhead, other) for feed in at._readers.feeds.values())
 
     await until(caught_up)
-    forget(redis_server, "s", 25)
+    tail = forget(redis_server, "s", 25)
     source.go_on.set()
     for reading in following:
         with pytest.raises(Diverged):
             await reading
     with pytest.raises(Diverged):
         await texts(other, after=cursor)
-    assert await texts(other) == EVENTS[:25]
+    assert await texts(other) == EVENTS[:tail]
     info = await playhead.info("s")
     assert info.outcome.kind is OutcomeKind.FAILED
     assert "lost events" in info.outcome.error
+
+
+def lose_close(redis: RedisServer, before: dict[bytes, bytes]) -> None:
+    """The stream's state as it was before."""
+    name = "playhead:1:{s:s}:state"
+    redis.command("DEL", name)
+    redis.command("HSET", name, *[word for field in before.items() for word in field])
+
+
+@pytest.mark.proves("P5.1", "P1.6")
+@pytest.mark.parametrize("lost_events", [0, 15])
+async def test_p5_a_close_that_the_store_lost_is_made_again(
+    open_playhead: OpenPlayhead, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, lost_events: int
+) -> None:
+    """Nobody writes the stream any more, but its process lives: without that it would be live for ever."""
+    monkeypatch.setattr("playhead.stores.redis.store.REPLAY_S", 0.5)
+    playhead, other = await open_playhead(), await open_playhead()
+    source = Slowly(*EVENTS)
+    await playhead.start(source, stream_id="s")
+    await recorded(playhead, source, 40)
+    before = redis_server.command("HGETALL", "playhead:1:{s:s}:state")
+    source.go_on.set()
+    await playhead.wait("s")
+    lose_close(redis_server, before)
+    tail = forget(redis_server, "s", 40 - lost_events)
+    assert (await other.info("s")).is_live
+    info = await asyncio.wait_for(other.wait("s"), 5)
+    assert info.tail == tail
+    assert info.outcome is not None
+    assert info.outcome.kind is (OutcomeKind.FAILED if lost_events else OutcomeKind.COMPLETED)
+    assert lost_events == 0 or "lost events" in (info.outcome.error or "")
+    await until(lambda: not playhead._adrift)

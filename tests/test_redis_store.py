@@ -19,9 +19,9 @@ from redis_server import RedisServer
 from streaming import Scripted, follow, follow_texts, has_stored, until
 
 from playhead import Options, Playhead, Query
-from playhead.errors import PlayheadError
-from playhead.log import Close, Create, Delete, RequestCancel, Watched
-from playhead.model import COMPLETED, Batch, Lease, OutcomeKind
+from playhead.errors import PlayheadError, StreamNotFound
+from playhead.log import Close, Create, Delete, Expire, RequestCancel, Watched
+from playhead.model import COMPLETED, Batch, Lease, OutcomeKind, Status
 from playhead.store import PAGE_MAX_BYTES, StoreOptions
 from playhead.stores.redis import RedisStore
 
@@ -543,3 +543,54 @@ async def test_an_abandoned_append_is_refused_by_name(redis_url: str) -> None:
             with pytest.raises(PlayheadError) as error:
                 await store.append(with_lease, what)
             assert type(error.value).__name__ == name
+
+
+# ---- what goes ---------------------------------------------------------------------------------------------
+
+
+async def test_many_short_logs_are_freed_in_few_rounds(redis_url: str, redis_server: RedisServer) -> None:
+    """Also when streams that had expired before are forgotten meanwhile."""
+    async with opened(redis_url) as store:
+        leases = await asyncio.gather(*(make(store, f"s{number}") for number in range(300)))
+        for number in range(1, 6):
+            batch = [store.append(lease, Batch(number, lease.epoch, "text", [b"x"])) for lease in leases]
+            await asyncio.gather(*batch)
+        for lease in leases:
+            await store.apply(lease.stream_id, Close(lease.epoch, COMPLETED))
+            await store.apply(lease.stream_id, Delete())
+        rounds = 0
+        while await store.purge(200):
+            rounds += 1
+        assert rounds <= 300 * 5 / 200 + 1
+        assert redis_server.command("EXISTS", "playhead:1:garbage") == 0
+        assert [key for key in redis_server.command("KEYS", "playhead:1:*") if b":gone:" in key] == []
+
+
+async def test_an_expired_stream_leaves_nothing_to_be_freed_when_it_is_forgotten(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    async with opened(redis_url) as store:
+        lease = await make(store, "s", retention_s=0.0)
+        await store.append(lease, Batch(1, lease.epoch, "text", [b"x"]))
+        await store.apply("s", Close(lease.epoch, COMPLETED))
+        await asyncio.sleep(0.01)
+        assert (await store.apply("s", Expire(0.0, 0.0))).info.status is Status.EXPIRED
+        assert await store.purge(200) == 1
+        await asyncio.sleep(0.01)
+        await store.apply("s", Expire(0.0, 0.0))
+        with pytest.raises(StreamNotFound):
+            await store.load("s")
+        assert redis_server.command("EXISTS", "playhead:1:garbage") == 0
+
+
+async def test_databases_of_one_redis_do_not_hear_of_each_other(redis_url: str) -> None:
+    async with two(redis_url) as (here, _), two(redis_url.removesuffix("/0") + "/1") as (there, _):
+        source = Scripted("a")
+        await there.start(source, stream_id="s")
+        reading = asyncio.create_task(follow(there, "s"))
+        await has_stored(there, "s", 1)
+        await here.start(Scripted("b"), stream_id="s")
+        await has_stored(here, "s", 1)
+        await here.delete("s")
+        source.go_on.set()
+        assert [event.text for event in await reading] == ["a"]

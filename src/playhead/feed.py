@@ -10,7 +10,7 @@ a page) is asked once, whoever of the readers comes first (P8, P9).
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Hashable
 
 from playhead.errors import Draining, PlayheadError, StreamNotFound, TooManyReaders
@@ -26,7 +26,8 @@ class BatchCache:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._size_bytes = 0
-        self._batches: dict[tuple[Feed, int], Batch] = {}
+        # Not a dict: finding the oldest of one that is always emptied at its front takes ever longer.
+        self._batches: OrderedDict[tuple[Feed, int], Batch] = OrderedDict()
 
     def put(self, feed: "Feed", batch: Batch) -> None:
         key = (feed, batch.first)

@@ -11,13 +11,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-from playhead.errors import Fenced, PlayheadError, ProducerActive, StoreError, StreamClosed, StreamNotFound
+from playhead.errors import (
+    AppendGap,
+    EventsLost,
+    Fenced,
+    PlayheadError,
+    ProducerActive,
+    StoreError,
+    StreamClosed,
+    StreamNotFound,
+)
 from playhead.feed import Readers
-from playhead.log import Close, CloseDead, Expire, RequestCancel, Watched
+from playhead.log import Claim, Close, CloseDead, Expire, RequestCancel, Watched
 from playhead.model import Outcome, Status, StreamInfo
 from playhead.options import Options
-from playhead.producer import Producer
+from playhead.producer import Producer, failed
 from playhead.store import Query, Store
 
 TICK_S = 0.5
@@ -32,6 +42,19 @@ _SETTLE_AFTER_S = 5.0
 logger = logging.getLogger("playhead")
 
 
+class Adrift(NamedTuple):
+    """How a stream of ours ends that may be live and that nobody here writes.
+
+    Attributes:
+        tail: what is known to have been stored, if that is known.
+        look_at: not before this monotonic time.
+    """
+
+    outcome: Outcome
+    tail: int | None = None
+    look_at: float = 0.0
+
+
 class Housekeeper:
     """Runs until cancelled; every failure is logged, and tried again at the next tick."""
 
@@ -42,7 +65,7 @@ class Housekeeper:
         readers: Readers,
         producers: dict[str, Producer],
         settle: Callable[[StreamInfo], object],
-        adrift: dict[str, Outcome],
+        adrift: dict[str, Adrift],
         *,
         settles: bool = True,
         steady_since: Callable[[], float] = lambda: float("-inf"),
@@ -104,20 +127,34 @@ class Housekeeper:
                 self._settle(applied.info)
 
     async def close_adrift(self) -> None:
-        """Close our streams that nobody here writes: the store was away when they were to be closed, or began.
+        """Close our streams that nobody here writes: the store was away when they were to be closed, or began; or it
+        lost their close.
 
         Others take them for alive, as this process is.
         """
-        for stream_id, outcome in list(self._adrift.items()):
-            if stream_id in self._producers:
+        now = self._monotonic()
+        for stream_id, adrift in list(self._adrift.items()):
+            if stream_id in self._producers or now < adrift.look_at:
                 continue
             try:
                 info = await self._store.load(stream_id)
                 if info.is_live and info.producer == self._store.instance_id and stream_id not in self._producers:
-                    self._settle((await self._store.apply(stream_id, Close(info.epoch, outcome))).info)
+                    self._settle(await self._close(info, adrift))
             except (Fenced, StreamClosed, StreamNotFound):
                 logger.info("stream %s: ended or taken over meanwhile", stream_id)
-            self._adrift.pop(stream_id, None)
+            if self._adrift.get(stream_id) is adrift:
+                del self._adrift[stream_id]
+
+    async def _close(self, info: StreamInfo, adrift: Adrift) -> StreamInfo:
+        stream_id, store = info.stream_id, self._store
+        try:
+            return (await store.apply(stream_id, Close(info.epoch, adrift.outcome, adrift.tail))).info
+        except AppendGap as error:
+            lost = EventsLost(
+                f"the store lost events that it had acknowledged, from event {error.tail + 1} on", first=error.tail + 1
+            )
+            claimed = await store.apply(stream_id, Claim(store.instance_id, take_over=True))
+            return (await store.apply(stream_id, Close(claimed.info.epoch, failed(lost)))).info
 
     async def settle_left_over(self) -> None:
         """Settle closed streams that their closer could not, or did not live to, settle."""

@@ -15,6 +15,7 @@ import inspect
 import json
 import logging
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
@@ -25,12 +26,12 @@ from playhead.errors import BadRequest, Conflict, Draining, StoreError, StreamNo
 from playhead.feed import Readers
 from playhead.heartbeat import Heartbeat
 from playhead.log import Claim, Create, Delete, RequestCancel, check_readable
-from playhead.model import Event, Outcome, Status, StreamInfo, check_seconds, check_stream_id, check_text
+from playhead.model import Event, Status, StreamInfo, check_seconds, check_stream_id, check_text
 from playhead.news import ThreadNews
 from playhead.options import Options
 from playhead.producer import SHUTDOWN, Producer, Source, close_source
 from playhead.reader import Tail
-from playhead.retention import Housekeeper
+from playhead.retention import Adrift, Housekeeper
 from playhead.settling import SettleHook, Settler
 from playhead.store import PAGE_MAX_BYTES, Applied, Query, Store
 from playhead.stores import open_store
@@ -90,7 +91,7 @@ class Playhead:
         self._background: set[asyncio.Task[Any]] = set()
         self._settling = Settler(store, settle, self._spawn)
         self._news = ThreadNews(store)
-        self._adrift: dict[str, Outcome] = {}
+        self._adrift: dict[str, Adrift] = {}
         self._closing: asyncio.Task[None] | None = None
         self._is_open = False
         self._heartbeat: Heartbeat | None = None
@@ -320,7 +321,7 @@ class Playhead:
             return await self._store.apply(stream_id, command)
         except StoreError:
             # It may have been stored all the same, and then it waits for a producer: us.
-            self._adrift[stream_id] = WRITER_LOST
+            self._adrift[stream_id] = Adrift(WRITER_LOST)
             raise
 
     async def _check_thread(self, create: Create) -> None:
@@ -386,8 +387,12 @@ class Playhead:
         def forget(closed: "asyncio.Future[StreamInfo | None]") -> None:
             if self._producers.get(info.stream_id) is producer:
                 del self._producers[info.stream_id]
-                if closed.result() is None:
-                    self._adrift[info.stream_id] = producer.outcome
+                end = closed.result()
+                if end is None:
+                    self._adrift[info.stream_id] = Adrift(producer.outcome)
+                elif end.outcome and self._store.replay_s:  # a store that may lose what is new may lose a close
+                    look_at = time.monotonic() + self._store.replay_s
+                    self._adrift[info.stream_id] = Adrift(end.outcome, end.tail, look_at)
 
         producer.closed.add_done_callback(forget)
         if self.is_draining:  # it began while this stream was being made

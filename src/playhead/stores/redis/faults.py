@@ -1,5 +1,7 @@
 """What went wrong, in words of Playhead: Redis's errors by their first word, never by the rest of their text."""
 
+import re
+
 import hiredis
 
 from playhead.errors import (
@@ -29,9 +31,14 @@ _SAID = {
 }
 
 
+_IN_SCRIPT = re.compile(r"ERR Error running script .*?-([A-Z]+) ")
+
+
 def kind_of(error: hiredis.ReplyError) -> str:
-    """The first word: ``MOVED``, ``NOSCRIPT``, ``ERR`` …"""
-    return str(error).partition(" ")[0]
+    """The first word: ``MOVED``, ``NOSCRIPT``, ``ERR`` …; Redis 6 says that of a script's command in the middle."""
+    text = str(error)
+    inner = _IN_SCRIPT.match(text)
+    return inner[1] if inner else text.partition(" ")[0]
 
 
 def named(error: hiredis.ReplyError, where: str) -> PlayheadError:

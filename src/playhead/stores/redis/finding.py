@@ -13,7 +13,7 @@ from playhead.stores.redis.states import States
 from playhead.stores.redis.wire import Word
 
 _ORPHANS_MAX = 1_000
-_PURGE_LOGS = 16
+_PURGE_LOGS = 256
 _LEFT_KEPT_S, _LOST_KEPT_S = 3_600.0, 30 * 86_400.0
 """How long an instance is remembered that is certain to be gone, and one that may only be asleep."""
 
@@ -101,7 +101,7 @@ class Finding:
     async def orphans(self, *, proven: bool) -> list[str]:
         router, keys, now = self._router, self._keys, self._clock()
         found = await router.ask(ASK, keys.instances, "ZRANGE", keys.instances, 0, -1, "WITHSCORES")
-        orphans: list[str] = []
+        gone: dict[str, float] = {}
         for name, until in zip(found[::2], map(float, found[1::2]), strict=True):
             instance_id = name.decode()
             if instance_id == self._instance_id:
@@ -110,14 +110,17 @@ class Finding:
                 # Without its lease the rules take it for dead at once.
                 until = -now
                 await router.ask(WRITE, keys.instances, "ZADD", keys.instances, "XX", repr(until), name)
-            if until > now or (proven and until > 0):
-                continue
+            if until <= now and not (proven and until > 0):
+                gone[instance_id] = until
+        places = [keys.written_by(instance_id) for instance_id in gone]
+        left = await router.ask_all(ASK, [(place, ["SRANDMEMBER", place, _ORPHANS_MAX]) for place in places])
+        orphans: list[str] = []
+        for (instance_id, until), names in zip(gone.items(), left, strict=True):
             if len(orphans) >= _ORPHANS_MAX:
                 break
-            left = await self._left_by(instance_id, _ORPHANS_MAX - len(orphans))
-            orphans += left
-            kept_s = _LEFT_KEPT_S if until < 0 else _LOST_KEPT_S
-            if not left and now - abs(until) > kept_s:
+            streams = await self._left_by(instance_id, [decoded(name) for name in names])
+            orphans += streams
+            if not streams and now - abs(until) > (_LEFT_KEPT_S if until < 0 else _LOST_KEPT_S):
                 await self._forget_instance(instance_id)
         return orphans
 
@@ -129,18 +132,18 @@ class Finding:
             await lists.carry_out([(mailbox, ["UNLINK", mailbox])])
             await lists.carry_out([(keys.instances, ["ZREM", keys.instances, instance_id])])
 
-    async def _left_by(self, instance_id: str, limit: int) -> list[str]:
-        """Live streams of an instance that is gone."""
+    async def _left_by(self, instance_id: str, names: list[str]) -> list[str]:
+        """Which of the streams that are listed for an instance that is gone it has left live."""
+        if not names:
+            return []
         place = self._keys.written_by(instance_id)
-        names = await self._router.ask(ASK, place, "SRANDMEMBER", place, limit)
-        rows = await self._states.rows([decoded(name) for name in names])
         left: list[str] = []
         healed: list[Listing] = []
-        for name, row in zip(names, rows, strict=True):
+        for name, row in zip(names, await self._states.rows(names), strict=True):
             if row and row.info.is_live and row.info.producer == instance_id:
-                left.append(row.info.stream_id)
+                left.append(name)
             else:
-                healed += self._lists.suspect(place, decoded(name))
+                healed += self._lists.suspect(place, name)
         await self._lists.carry_out(healed)
         return left
 
@@ -163,18 +166,22 @@ class Finding:
 
     async def purge(self, limit: int) -> int:
         router, place, freed = self._router, self._keys.garbage, 0
-        for name in await router.ask(ASK, place, "ZRANGE", place, 0, _PURGE_LOGS - 1):
+        names = await router.ask(ASK, place, "ZRANGE", place, 0, _PURGE_LOGS - 1)
+        lengths = await router.ask_all(ASK, [(name, ["XLEN", name]) for name in names])
+        whole: list[bytes] = []
+        for name, length in zip(names, lengths, strict=True):
             if freed >= limit:
                 break
-            length = await router.ask(WRITE, name, "XLEN", name)
             if not length:
                 await self._lists.carry_out(self._lists.suspect(place, decoded(name)))
             elif length <= limit - freed:
-                await router.ask(WRITE, name, "UNLINK", name)
-                await router.ask(WRITE, place, "ZREM", place, name)
+                whole.append(name)
                 freed += length
             else:
                 freed += await router.ask(WRITE, name, "XTRIM", name, "MAXLEN", length - (limit - freed))
+        await router.ask_all(WRITE, [(name, ["UNLINK", name]) for name in whole])
+        if whole:
+            await router.ask(WRITE, place, "ZREM", place, *whole)
         return freed
 
     async def is_alive(self, producer: str | None) -> bool:

@@ -39,7 +39,7 @@ class StreamKeys:
     """What one stream's data is called.
 
     Attributes:
-        state: a hash: v, live, epoch, tail, size, producer, info (see ``playhead.state``).
+        state: a hash: v, no, live, epoch, tail, size, info (see ``playhead.state``).
         log: a stream of entries: id ``<last offset>-0``, p = epoch, b = the entry (see ``playhead.entry``).
         gone: what the log is called once the stream is forgotten, until it is purged (a number follows).
         news, events: channels: commits, and appends.
@@ -47,19 +47,20 @@ class StreamKeys:
 
     __slots__ = ("events", "gone", "log", "news", "state")
 
-    def __init__(self, base: str, stream_id: str) -> None:
+    def __init__(self, base: str, stream_id: str, database: int = 0) -> None:
         name = f"{base}{{s:{tag(stream_id)}}}"
         self.state = f"{name}:state".encode()
         self.log = f"{name}:log".encode()
         self.gone = f"{name}:gone:"
-        self.news = f"{name}:news".encode()
-        self.events = name.encode() + EVENTS
+        channel = f"{name}:{database}" if database else name  # keys are each database's own, channels are not
+        self.news = f"{channel}:news".encode()
+        self.events = channel.encode() + EVENTS
 
 
 class Keys:
     """All names that begin with one prefix."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, database: int = 0) -> None:
         self.base = base = f"{prefix}:{FORMAT}:"
         self.format = f"{prefix}:format".encode()
         self.count = f"{base}count".encode()
@@ -69,7 +70,7 @@ class Keys:
         self.due = f"{base}due".encode()
         self.garbage = f"{base}garbage".encode()
         self.instances = f"{base}instances".encode()
-        self.stream = lru_cache(maxsize=16_384)(lambda stream_id: StreamKeys(base, stream_id))
+        self.stream = lru_cache(maxsize=16_384)(lambda stream_id: StreamKeys(base, stream_id, database))
 
     def thread(self, thread_id: str) -> bytes:
         return f"{self.base}thread:{tag(thread_id)}".encode()

@@ -42,8 +42,8 @@ LOOK_EVERY_S = 1.0
 REPLAY_S = 15.0
 """Longer than what a failover or a restart may lose: see docs/operations.md."""
 
-BUSY_S, HOLD_S = 0.002, 0.005
-"""When an answer took longer than the one, the next append of its stream waits for the other."""
+BUSY_S, HOLD_MAX_S = 0.002, 0.02
+"""When an answer took longer than the one, the next append of its stream waits for twice as long, or the other."""
 
 _LOOK_STREAMS = 256
 _NEEDS_LEASE = (ClaimCommand, CloseDead, RequestCancel)
@@ -82,7 +82,7 @@ class RedisStore:
         self.replay_s = REPLAY_S
         self.now = clock or Clock()
         self._address = Address.parse(url)
-        self._keys = Keys(self._address.prefix)
+        self._keys = Keys(self._address.prefix, self._address.login.database)
         self._options = options or StoreOptions()
         self._parts: _Parts | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -197,10 +197,11 @@ class RedisStore:
                 self._ours[stream_id] = version
                 self._watchers.tell(stream_id, None, None)
         loop = asyncio.get_running_loop()
-        if self._held or loop.time() - append.handed_over_at > BUSY_S:
+        took_s = loop.time() - append.handed_over_at
+        if self._held or took_s > BUSY_S:
             # More is asked of this process than it can do: let batches grow. Its readers have been told already.
             if not self._held:
-                loop.call_later(HOLD_S, self._let_go)
+                loop.call_later(min(2 * took_s, HOLD_MAX_S), self._let_go)
             self._held.append((append.done, error))
         else:
             _resolve(append.done, error)
@@ -241,7 +242,7 @@ class RedisStore:
         """What was committed (the last state of a stream that was forgotten); None when the state was another one."""
         parts, old = self._opened(), row.info
         keys = self._keys.stream(old.stream_id)
-        loses_log = new is None or (new.status is Status.EXPIRED and old.status is not Status.EXPIRED)
+        loses_log = old.status is not Status.EXPIRED and (new is None or new.status is Status.EXPIRED)
         names = [keys.state]
         before = parts.lists.before(old, new, row.number)
         if loses_log:

@@ -1,6 +1,6 @@
 """One connection to Redis, shared by everybody (P9, P10): commands go out in order, replies come back in order.
 
-    call(words, reply) ──► out ──one write per loop turn──► socket ──► replies, each to its caller's function
+    call(words, reply) ──► socket (many in one turn: out ──one write──►) ──► replies, each to its caller's function
 
 Request tasks never touch the socket: a caller hands words over and is called back; when it has gone meanwhile its
 reply is dropped, and the next reply still meets the next command. No command here blocks (no BLPOP, no XREAD BLOCK),
@@ -8,6 +8,7 @@ so one bound on silence holds for all of them: REPLY_MAX_S.
 """
 
 import asyncio
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ REPLY_MAX_S = 3.0
 """Silence of a server that owes a reply, after which the connection is given up. More than WAIT may take."""
 
 RECONNECT_S = 0.1
+AT_ONCE = 8
+"""Commands of one turn of the loop that each get a write of their own."""
 
 Word = bytes | str | int
 Reply = Callable[[Any], None]
@@ -72,8 +75,9 @@ class Wire(asyncio.Protocol):
         self._parser = hiredis.Reader(notEnoughData=_NOTHING)
         self._waiting: deque[Reply] = deque()
         self._out: list[bytes] = []
-        self._is_turn = False
+        self._said = 0
         self._transport: asyncio.Transport | None = None
+        self._fd: int | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._over: StoreUnavailable | None = None
 
@@ -121,13 +125,16 @@ class Wire(asyncio.Protocol):
     def say(self, words: Sequence[Word]) -> None:
         """Send a command whose reply, if any, is pushed."""
         packed = hiredis.pack_command(tuple(words))  # type: ignore[arg-type]
-        if self._is_turn:
-            self._out.append(packed)
-        elif self._transport is not None:
-            # The first of a turn goes at once, so that Redis works while we do; the rest goes in one write.
-            self._is_turn = True
+        if self._transport is None:
+            return
+        if not self._said:
             self._loop.call_soon(self._flush)
+        self._said += 1
+        # The first of a turn go at once, so that Redis works while we do; of many the rest go in one write.
+        if self._said <= AT_ONCE:
             self._write(packed)
+        else:
+            self._out.append(packed)
 
     async def ask(self, *words: Word) -> Any:
         """The reply; errors that Redis replied are returned. Raises: StoreUnavailable."""
@@ -139,15 +146,26 @@ class Wire(asyncio.Protocol):
         return found
 
     def _flush(self) -> None:
-        self._is_turn = False
+        self._said = 0
         if self._out:
             self._write(b"".join(self._out))
         self._out.clear()
 
     def _write(self, data: bytes) -> None:
         """Nothing, when the connection is lost and has not said so yet: who waits for a reply is told when it does."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._fd is not None and not transport.get_write_buffer_size():
+            # At once, so that Redis works while we do: uvloop's transport would write when all that is ready has run.
+            try:
+                sent = os.write(self._fd, data)
+            except OSError:  # not now, or never again: the transport finds out which
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def abort(self) -> None:
         """End it now."""
@@ -160,6 +178,8 @@ class Wire(asyncio.Protocol):
         if self._over is not None:  # whoever opened it has given it up already
             self._transport.abort()
             return
+        if transport.get_extra_info("sslcontext") is None:
+            self._fd = transport.get_extra_info("socket").fileno()
         self.heard_at = self._loop.time()
         self._watchdog = self._loop.call_later(REPLY_MAX_S / 4, self._watch)
 
