@@ -9,7 +9,7 @@ from conftest import OpenPlayhead
 from redis_server import RedisServer
 from streaming import Scripted, until
 
-from playhead import Diverged, OutcomeKind, Playhead
+from playhead import Diverged, OutcomeKind, Playhead, Query, Status, ThreadBusy
 from playhead.stores import open_store
 
 EVENTS = [f"event {number}" for number in range(1, 41)]
@@ -157,3 +157,25 @@ async def test_p5_a_close_that_the_store_lost_is_made_again(
     assert info.outcome.kind is (OutcomeKind.FAILED if lost_events else OutcomeKind.COMPLETED)
     assert lost_events == 0 or "lost events" in (info.outcome.error or "")
     await until(lambda: not playhead._adrift)
+
+
+@pytest.mark.proves("P5.1", "P7.4")
+async def test_p5_lists_and_claims_that_were_lost_are_made_again(
+    open_playhead: OpenPlayhead, redis_server: RedisServer
+) -> None:
+    """In a cluster they lie on other masters than the stream that they name, and fail over without it."""
+    playhead, other = await open_playhead(lease_s=1.0), await open_playhead(lease_s=1.0)
+    source = Scripted("a")
+    await playhead.start(source, stream_id="s", thread_id="t", owner="ann")
+    await source.said.wait()
+    kept = {b"playhead:1:instances", b"playhead:1:count"}
+    names = {name for name in redis_server.command("KEYS", "playhead:1:*") if b"{s:s}" not in name} - kept
+    assert len(names) == 7
+    redis_server.command("DEL", *names)
+    redis_server.command("CLIENT", "KILL", "TYPE", "normal")  # as a failover does
+    await until(lambda: set(redis_server.command("KEYS", "playhead:1:*")) >= names, 10)
+    with pytest.raises(ThreadBusy):
+        await other.start(Scripted("b"), thread_id="t", owner="ann")
+    assert [info.stream_id for info in await other.store.find(Query(owner="ann", status=Status.LIVE))] == ["s"]
+    source.go_on.set()
+    await other.wait("s", principal="ann")

@@ -573,3 +573,21 @@ async def test_much_garbage_does_not_keep_the_housekeeper_from_its_rounds(
     gaps = [later - earlier for earlier, later in pairwise(rounds)]
     assert len(rounds) > 4
     assert max(gaps) < 0.8
+
+
+def test_a_heartbeat_ends_when_its_loop_is_closed_and_nobody_stopped_it() -> None:
+    """Nothing runs there any more: others must learn of it by the lease."""
+
+    class Counted:
+        renewals = 0
+
+        def renew(self) -> None:
+            self.renewals += 1
+
+    store, loop = Counted(), asyncio.new_event_loop()
+    heartbeat = Heartbeat(store, 0.03, loop.is_closed)
+    while not store.renewals:
+        time.sleep(0.005)
+    loop.close()
+    heartbeat._thread.join(5)
+    assert not heartbeat._thread.is_alive()

@@ -8,7 +8,9 @@ import stat
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -348,3 +350,29 @@ def _open_files() -> list[str]:
         except FileNotFoundError:
             continue  # the one that listed them
     return sorted(name for name in found if "streams.db" in name or "other.db" in name or "no.db" in name)
+
+
+def test_a_file_that_another_process_is_just_making_is_not_another_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, others = (schema.Database(tmp_path / "new.db", "normal", busy_timeout_s=0.0) for _ in range(2))
+    connect = schema.Database.connect
+    met: list[str] = []
+
+    def traced(database: schema.Database, **settings: Any) -> sqlite3.Connection:
+        connection = connect(database, **settings)
+        if database is mine and not met:
+            connection.set_trace_callback(meanwhile)
+        return connection
+
+    def meanwhile(statement: str) -> None:
+        """Between two of its questions."""
+        if "sqlite_master" in statement and not met:
+            met.append(statement)
+            with suppress(sqlite3.OperationalError):
+                others.prepare()
+
+    monkeypatch.setattr(schema.Database, "connect", traced)
+    mine.prepare()
+    others.prepare()
+    assert met

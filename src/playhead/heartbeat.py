@@ -7,6 +7,7 @@ dead process, so renewal shares neither the loop nor a connection with anything 
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from playhead.errors import StoreError
 from playhead.store import Store
@@ -18,10 +19,15 @@ RETRY_S = 0.25
 
 
 class Heartbeat:
-    """Renews the store's lease three times per ``lease_s`` until stopped; more often while that fails."""
+    """Renews the store's lease three times per ``lease_s`` until stopped; more often while that fails.
 
-    def __init__(self, store: Store, lease_s: float) -> None:
+    ``is_over``: whether nothing can run here any more, although nobody stopped it: the event loop was closed. Then
+    others must not take this instance for alive.
+    """
+
+    def __init__(self, store: Store, lease_s: float, is_over: Callable[[], bool] = lambda: False) -> None:
         self._store = store
+        self._is_over = is_over
         self._pause_s = lease_s / 3
         self._renewed_at = self._steady_since = time.monotonic()
         self._stopped = threading.Event()
@@ -44,6 +50,8 @@ class Heartbeat:
     def _run(self) -> None:
         failing = False
         while not self._stopped.wait(min(self._pause_s, RETRY_S) if failing else self._pause_s):
+            if self._is_over():
+                return
             try:
                 self._store.renew()
                 now = time.monotonic()

@@ -16,7 +16,7 @@ LOOK_EVERY_S = 0.25
 LOOK_BACK_S = 10.0
 """A stream is found some time after it was created: its commit takes time, and clocks are set."""
 
-_LOOK_STREAMS = 100
+_NEWEST_STREAMS, _LOOK_STREAMS = 100, 10
 
 logger = logging.getLogger("playhead")
 
@@ -40,7 +40,7 @@ class ThreadNews:
         """
         self._told.setdefault(thread_id, set()).add(tell)
         try:
-            found = await self._store.find(Query(thread_ids=(thread_id,), limit=_LOOK_STREAMS))
+            found = await self._store.find(Query(thread_ids=(thread_id,), limit=_NEWEST_STREAMS))
         except BaseException:
             self.unwatch(thread_id, tell)
             raise

@@ -149,7 +149,8 @@ class Playhead:
         self._adrift.clear()
         self._readers.draining = False
         await self._store.open()
-        heartbeat = self._heartbeat = Heartbeat(self._store, self.options.lease_s)
+        loop = asyncio.get_running_loop()
+        heartbeat = self._heartbeat = Heartbeat(self._store, self.options.lease_s, loop.is_closed)
         housekeeper = Housekeeper(
             self._store,
             self.options,

@@ -82,6 +82,10 @@ class Claims:
             with contextlib.suppress(StoreUnavailable):
                 await COMMIT.ask(self._router, WRITE, [claim.key], claim.token, "", "")
 
+    async def keep(self, key: bytes, stream_id: str) -> None:
+        """Claim again for a stream what was its own, unless somebody has it. Raises: StoreError."""
+        await self._swap(key, b"", f"{self._instance_id}/{next(self._numbers)}".encode(), stream_id)
+
     async def forget(self, key: bytes, stream_id: str) -> None:
         """Drop the claim of a stream that is no more. Raises: StoreError."""
         token, holder, _ = await self._held(key)

@@ -72,15 +72,20 @@ class Finding:
                 for number, stream_id in page
                 if number >= border
             )[::-1]
-            rows = await self._states.rows([stream_id for _, stream_id, _ in merged])
-            healed: list[Listing] = []
-            for (_, stream_id, place), row in zip(merged, rows, strict=True):
-                if row is None:
-                    healed += lists.suspect(place, stream_id)
-                else:
-                    lists.trust(place, stream_id)
-                    yield row.info
-            await lists.carry_out(healed)
+            for begin in range(0, len(merged), step):  # of many lists only the newest may be wanted
+                some = merged[begin : begin + step]
+                rows = await self._states.rows([stream_id for _, stream_id, _ in some])
+                healed: list[Listing] = []
+                found: list[StreamInfo] = []
+                for (_, stream_id, place), row in zip(some, rows, strict=True):
+                    if row is None:
+                        healed += lists.suspect(place, stream_id)
+                    else:
+                        lists.trust(place, stream_id)
+                        found.append(row.info)
+                await lists.carry_out(healed)
+                for info in found:
+                    yield info
             places = [place for place, page in zip(places, pages, strict=True) if len(page) == step or border]
             if not border:
                 return

@@ -136,7 +136,11 @@ class _Acknowledged:
 
 
 class Router:
-    """All connections of one event loop to one Redis, but for the one that listens. Closed once, for good."""
+    """All connections of one event loop to one Redis, but for the one that listens. Closed once, for good.
+
+    Attributes:
+        losses: how often a connection was lost, or a server was not what it had been.
+    """
 
     def __init__(self, address: Address) -> None:
         self.name = str(address)
@@ -144,6 +148,7 @@ class Router:
         self._nodes: dict[Endpoint | None, _Node] = {}
         self._slots: list[_Node] = []
         self._tasks: set[asyncio.Future[Any]] = set()
+        self.losses = 0
         self._learnt_at = 0.0
         self._learning: asyncio.Future[None] | None = None
         self._closed = False
@@ -330,6 +335,7 @@ class Router:
 
     def lost(self) -> None:
         """A connection was lost, or a server is not what it was: look again, in the background."""
+        self.losses += 1
         if self.address.kind == "cluster" and not self._closed and self._learning is None:
             self._learning = self.spawn(self._learn_soon())
             self._learning.add_done_callback(self._learning_ended)

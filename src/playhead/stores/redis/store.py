@@ -362,6 +362,7 @@ class RedisStore:
         seen: dict[str, tuple[Any, ...]] = {}
         waiting: list[str] = []
         is_away = False
+        losses = self._opened().router.losses
         while True:
             await asyncio.sleep(LOOK_EVERY_S * random.uniform(0.8, 1.2))
             if not waiting:
@@ -378,10 +379,23 @@ class RedisStore:
                         self._watchers.tell(stream_id, None, None)
                     seen[stream_id] = mark
                 is_away = False
+                if losses != (found_losses := router.losses):
+                    await self._list_again()
+                    losses = found_losses
             except StoreError:
                 if not is_away:  # nobody else tells readers who wait that it is away
                     is_away = True
                     self._look_again(list(self._watchers))
+
+    async def _list_again(self) -> None:
+        """What lies elsewhere than our live streams and names them may have lost its last moments in a failover."""
+        parts, ours = self._opened(), list(self._ours)
+        for begin in range(0, len(ours), _LOOK_STREAMS):
+            for row in await parts.states.rows(ours[begin : begin + _LOOK_STREAMS]):
+                if row is not None and row.info.is_live and row.info.producer == self.instance_id:
+                    await parts.lists.carry_out(parts.lists.before(None, row.info, row.number))
+                    if row.info.thread_id is not None:
+                        await parts.claims.keep(self._keys.live_on(row.info.thread_id), row.info.stream_id)
 
 
 class _Append:

@@ -135,7 +135,7 @@ class Database:
                 self._make_file()
         connection = self.connect()
         try:
-            self._check(connection)
+            self._look(connection)
             self._use_wal(connection)
             self._make_tables(connection)
         finally:
@@ -146,6 +146,15 @@ class Database:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
             return  # another process was faster
+
+    def _look(self, connection: sqlite3.Connection) -> int:
+        """``_check`` of one moment: another process may be making the tables just now."""
+        connection.execute("BEGIN")
+        try:
+            return self._check(connection)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     def _check(self, connection: sqlite3.Connection) -> int:
         """The version found, 0 for an empty database."""
@@ -174,7 +183,7 @@ class Database:
             )
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
-        if self._check(connection) == VERSION:
+        if self._look(connection) == VERSION:
             return
         connection.execute("BEGIN IMMEDIATE")
         if self._check(connection) < VERSION:
