@@ -1,4 +1,4 @@
-"""A local server that speaks OpenAI's Responses API and Anthropic's Messages API over real sockets, and cuts them.
+"""A local server that speaks OpenAI's two APIs and Anthropic's over real sockets, and cuts them.
 
     with ProviderServer(response_events(words)) as server:
         server.serve(Cut(after_events=3, then_bytes=10), Cut())     # the first connection breaks inside the 4th frame
@@ -54,13 +54,21 @@ def response(status: str, **more: Any) -> Item:
     """A response as the API shows it."""
     asked = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
     return {
-        "id": RESPONSE_ID, "object": "response", "created_at": 1, "model": "local", "status": status,
-        "output": [], **asked, **more,
+        "id": RESPONSE_ID,
+        "object": "response",
+        "created_at": 1,
+        "model": "local",
+        "status": status,
+        "output": [],
+        **asked,
+        **more,
     }
 
 
 USAGE = {
-    "input_tokens": 3, "output_tokens": 5, "total_tokens": 8,
+    "input_tokens": 3,
+    "output_tokens": 5,
+    "total_tokens": 8,
     "input_tokens_details": {"cached_tokens": 0},
     "output_tokens_details": {"reasoning_tokens": 0},
 }
@@ -161,7 +169,7 @@ class ProviderServer:
             await _send_json(writer, 200, response("cancelled"))
         elif place.path.endswith(RESPONSE_ID) and query.get("stream") != ["true"]:
             await _send_json(writer, 200, response(self.status))
-        elif place.path.endswith(("/responses", "/messages", RESPONSE_ID)):
+        elif place.path.endswith(("/responses", "/messages", "/completions", RESPONSE_ID)):
             after = int(query.get("starting_after", ["-1"])[0])
             await self._stream_watched(request, after, reader, writer)
             return
@@ -199,6 +207,8 @@ class ProviderServer:
         whole = len(frames) if cut.after_events is None else cut.after_events
         for frame in frames[:whole]:
             writer.write(frame)
+            if request.path.endswith("/messages"):
+                writer.write(b'event: ping\ndata: {"type": "ping"}\n\n')
             await writer.drain()
             request.chunks_sent += 1
             await asyncio.sleep(0)
@@ -215,8 +225,47 @@ class ProviderServer:
                 await writer.drain()
                 request.finished = True
             return
+        if request.path.endswith("/completions"):
+            writer.write(b"data: [DONE]\n\n")
         request.finished = True
 
 
+def chat_chunks(deltas: Sequence[Item], *, finish_reason: str | None = "stop", usage: bool = True) -> list[Item]:
+    """A chat completion's chunks, one for each delta; then the reason to stop, then the usage."""
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "local"}
+    told = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+    return [
+        *[{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas],
+        *([{**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]}] if finish_reason else []),
+        *([{**head, "choices": [], "usage": told}] if usage else []),
+    ]
+
+
+def message_events(blocks: Sequence[tuple[Item, Sequence[Item]]], stop_reason: str = "end_turn") -> list[Item]:
+    """Anthropic's events of a message of these blocks: each how it begins, and what is added to it."""
+    usage = {"input_tokens": 3, "output_tokens": 1}
+    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "local", "content": []}
+    inside = [
+        event
+        for index, (block, deltas) in enumerate(blocks)
+        for event in (
+            {"type": "content_block_start", "index": index, "content_block": block},
+            *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+            {"type": "content_block_stop", "index": index},
+        )
+    ]
+    return [
+        {"type": "message_start", "message": {**head, "stop_reason": None, "stop_sequence": None, "usage": usage}},
+        *inside,
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": stop_reason, "stop_sequence": None},
+            "usage": {"output_tokens": 9},
+        },
+        {"type": "message_stop"},
+    ]
+
+
 def _frame(event: Item) -> bytes:
-    return f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+    name = f"event: {event['type']}\n" if "type" in event else ""  # chat completions have none
+    return f"{name}data: {json.dumps(event)}\n\n".encode()

@@ -11,7 +11,7 @@ from typing import Any
 from playhead.errors import PlayheadError
 
 _KEYS = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|AIza)[-_]?[\w*-]{12,}"  # as providers write them, half hidden ones too
+    r"\b(?:(?:sk|pk|rk|gsk|xai)[-_]|AIza)[\w*-]{12,}"  # as providers write them, half hidden ones too
     r"|\b(?i:bearer|basic)\s+[\w.~+/=*-]{6,}"
     r"|(?<=//)[^/\s@]+(?=@)"  # user:password in a URL
     r"|(?<=[?&]key=)[^&\s\"']+"

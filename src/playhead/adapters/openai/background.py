@@ -49,7 +49,15 @@ def resume_response(
 
 
 class Lost(Exception):
-    """The answer does not go on here, but may elsewhere: the connection ended too soon, or jumped over events."""
+    """The answer does not go on here, but may on another connection.
+
+    Attributes:
+        body: what happened, as in the client's own errors.
+    """
+
+    def __init__(self, body: str) -> None:
+        super().__init__(body)
+        self.body = body
 
 
 class Follower:
@@ -96,7 +104,7 @@ class Follower:
                             item = await anext(stream, None)
                     if resumable and self._response_id:
                         await self._check_not_cancelled()
-                    raise Lost("the answer ended in the middle")
+                    raise Lost("the answer broke off in the middle")
                 except (OpenAIError, ValueError, Lost) as error:
                     if now() - opened_at >= _STEADY_S:
                         failing_since, pauses = None, 0
@@ -106,7 +114,8 @@ class Follower:
                     pause_s = _pause_s(pauses, error)
                     if now() + pause_s - failing_since > self._patience_s:
                         raise
-                    logger.warning("response %s: lost (%s); again in %.1f s", self._response_id, error, pause_s)
+                    said = provider_error(PROVIDER, error, self._secrets)
+                    logger.warning("response %s: %s; again in %.1f s", self._response_id, said, pause_s)
                 await asyncio.sleep(pause_s)
                 pauses += 1
                 self._attached, opening = True, self.attach
@@ -114,9 +123,7 @@ class Follower:
             if not ended:
                 await self._stop(cancel=resumable)
             raise
-        except Lost as error:
-            raise ProviderError(f"{PROVIDER}: {error}", provider=PROVIDER) from None
-        except (OpenAIError, ValueError) as error:
+        except (OpenAIError, ValueError, Lost) as error:
             raise provider_error(PROVIDER, error, self._secrets) from None
 
     async def attach(self) -> AsyncStream[Any]:
@@ -200,7 +207,8 @@ class Follower:
                 async with asyncio.timeout(_STOP_S):
                     await self._client.with_options(max_retries=1).responses.cancel(self._response_id)
             except (OpenAIError, TimeoutError) as error:
-                logger.warning("response %s: the provider did not take its cancel: %s", self._response_id, error)
+                said = provider_error(PROVIDER, error, self._secrets)
+                logger.warning("response %s: not cancelled at the provider: %s", self._response_id, said)
 
 
 def _passes(error: Exception) -> bool:
