@@ -21,7 +21,7 @@ from typing import Any, get_args
 try:
     import httpx2
     from anthropic import AnthropicError, AsyncAnthropic, BaseModel
-    from anthropic.types import Message, RawMessageStreamEvent
+    from anthropic.types import Message, ParsedMessage, RawMessageStreamEvent
 except ImportError as missing:
     raise ImportError(
         "playhead.adapters.anthropic needs Anthropic's client, which is not there: pip install 'playhead[anthropic]'"
@@ -73,7 +73,7 @@ def message_of(events: Iterable[Event]) -> Message:
     """
     from anthropic.lib.streaming._messages import accumulate_event
 
-    message: Message | None = None
+    message: ParsedMessage[None] | None = None
     json_bufs: dict[int, bytes] = {}
     for recorded in events:
         if recorded.type in _classes():
