@@ -32,6 +32,7 @@ class Cut:
     Attributes:
         after_events: send so many events, then stop; None = all of them.
         then_bytes: and so many bytes of the next one.
+        silent_s: then say nothing for so long.
         how: ``reset`` (RST), ``end`` (a clean end of the connection) or ``hold`` (silence, until ``release``).
         status: anything but 200 is sent at once, as an error document.
         retry_after_s: with it.
@@ -42,6 +43,7 @@ class Cut:
 
     after_events: int | None = None
     then_bytes: int = 0
+    silent_s: float = 0.0
     how: str = "reset"
     status: int = 200
     retry_after_s: float | None = None
@@ -215,6 +217,7 @@ class ProviderServer:
         if whole < len(frames):
             writer.write(frames[whole][: cut.then_bytes])
             await writer.drain()
+            await asyncio.sleep(cut.silent_s)
             if cut.how == "reset":
                 # What was sent must have been read: a reset takes away what still waits in the socket.
                 await asyncio.sleep(0.02)

@@ -185,6 +185,17 @@ async def test_patience_ends(playhead: Playhead, client: AsyncOpenAI, server: Pr
     assert 3 < len(server.asked("starting_after")) < 100
 
 
+async def test_patience_begins_anew_with_each_event(
+    playhead: Playhead, client: AsyncOpenAI, server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "_RETRY_FIRST_S", 0.1)
+    monkeypatch.setattr(background, "_RETRY_MAX_S", 10.0)
+    server.serve(Cut(3, silent_s=1.2), *[Cut(1)] * 6)
+    info = await playhead.start(ask(client, patience_s=1.0))
+    assert numbers(await follow(playhead, info.stream_id)) == list(range(len(server.events)))
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.COMPLETED
+
+
 async def test_without_background_a_lost_connection_fails_at_once(
     playhead: Playhead, client: AsyncOpenAI, server: ProviderServer
 ) -> None:

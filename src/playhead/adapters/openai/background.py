@@ -108,7 +108,7 @@ class Follower:
                 except (OpenAIError, ValueError, Lost) as error:
                     if now() - opened_at >= _STEADY_S:
                         failing_since, pauses = None, 0
-                    failing_since = opened_at if failing_since is None else failing_since
+                    failing_since = now() if failing_since is None else failing_since
                     if not (resumable and self._can_attach and _passes(error)):
                         raise
                     pause_s = _pause_s(pauses, error)
