@@ -42,13 +42,12 @@ class ResumableStream:
 
     async def __anext__(self) -> Any:
         while True:
-            try:
-                event = await anext(self._tail)
-            except StopAsyncIteration:
+            event = await anext(self._tail, None)
+            if event is None:
                 outcome = self._tail.outcome
                 if outcome is not None and outcome.kind not in _QUIET:
                     outcome.raise_for_failure()
-                raise
+                raise StopAsyncIteration
             chunk = _chunk(event)
             if self._skip_characters and event.offset <= self._skip_until:
                 if not isinstance(chunk, str | bytes):
