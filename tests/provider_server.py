@@ -96,6 +96,7 @@ class ProviderServer:
 
     events: list[Item]
     status: str = "in_progress"
+    refuses_cancel: bool = False
     root: str = ""
     requests: list[Request] = field(default_factory=list)
     _cuts: deque[Cut] = field(default_factory=deque)
@@ -166,7 +167,7 @@ class ProviderServer:
         self.requests.append(request)
         place = urlsplit(request.path)
         query = parse_qs(place.query)
-        if place.path.endswith("/cancel"):
+        if place.path.endswith("/cancel") and not self.refuses_cancel:
             self.status = "cancelled"
             await _send_json(writer, 200, response("cancelled"))
         elif place.path.endswith(RESPONSE_ID) and query.get("stream") != ["true"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from anthropic import AsyncAnthropic
+from anthropic import Anthropic, AsyncAnthropic
 from anthropic.types import RawContentBlockDeltaEvent
 from provider_server import Cut, ProviderServer, message_events
 from streaming import finished, follow, has_stored
@@ -162,6 +162,11 @@ async def test_a_refusal_fails_without_secrets(
     kind = "rate_limit_error" if status == 429 else "server_error"
     assert outcome.error.startswith(f"Anthropic refused with HTTP {status} ({kind}): not with ***")
     assert not [record for record in caplog.records if KEY in record.getMessage() or record.exc_info]
+
+
+def test_a_client_that_blocks_is_refused_at_once() -> None:
+    with Anthropic(api_key=KEY) as blocking, pytest.raises(TypeError, match="AsyncAnthropic"):
+        anthropic_messages(blocking, **ASKED)  # type: ignore[arg-type]
 
 
 async def test_a_source_of_ones_own_may_catch_what_happened(client: AsyncAnthropic, server: ProviderServer) -> None:

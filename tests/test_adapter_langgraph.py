@@ -366,6 +366,42 @@ async def test_what_would_have_come_next_is_dropped(
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("reducer", ["none", "add"])
+@pytest.mark.parametrize("durability", ["async", "sync", "exit"])
+async def test_lists_of_messages_of_every_kind_keep_what_they_held(
+    playhead: Playhead, server: OpenAIServer, model: ChatOpenAI, saver: Any, reducer: str, durability: str
+) -> None:
+    class Replaced(TypedDict):
+        messages: list[Any]
+
+    class Added(TypedDict):
+        messages: Annotated[list[Any], operator.add]
+
+    async def agent(state: Any) -> dict[str, Any]:
+        answer = [await model.ainvoke(state["messages"])]
+        return {"messages": answer if reducer == "add" else [*state["messages"], *answer]}
+
+    state: Any = Added if reducer == "add" else Replaced
+    graph: Any = StateGraph(state).add_node("agent", agent).add_edge(START, "agent").compile(saver)
+    options: dict[str, Any] = {"graph_options": {"durability": durability}}
+    server.answer(Answer("One"), Answer("Tw", "o", hold_after_chunks=1))
+    asked = {"messages": [HumanMessage("First")]}
+    await follow(playhead, (await start_graph(playhead, graph, asked, T, **options)).stream_id)
+    held = (await graph.aget_state(T)).values["messages"]
+    asked = {"messages": [*([] if reducer == "add" else held), HumanMessage("Second")]}
+    info = await start_graph(playhead, graph, asked, T, **options)
+    await server.until(lambda: len(server.requests) == 2)
+    await has_stored(playhead, info.stream_id, 1)
+    await playhead.cancel(info.stream_id)
+    await follow(playhead, info.stream_id)
+    assert await thread(graph) == [("human", "First"), ("ai", "One"), ("human", "Second"), ("ai", "Tw")]
+
+
+async def test_a_graph_that_was_not_compiled_is_refused_at_once(playhead: Playhead) -> None:
+    with pytest.raises(TypeError, match=r"graph\.compile\(\)"):
+        await start_graph(playhead, StateGraph(MessagesState), {})  # type: ignore[arg-type]
+
+
 async def test_a_cancel_is_obeyed_and_kept_at_any_instant(
     playhead: Playhead, server: OpenAIServer, model: ChatOpenAI
 ) -> None:

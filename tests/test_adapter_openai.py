@@ -15,7 +15,16 @@ from provider_server import Cut, ProviderServer, chat_chunks
 from streaming import finished, follow, has_stored
 
 from playhead import Event, Options, OutcomeKind, Playhead
-from playhead.adapters.openai import ProviderError, chat_completion_of, chunk_of, openai_chat, text_of, usage_of
+from playhead.adapters.openai import (
+    ProviderError,
+    chat_completion_of,
+    chunk_of,
+    openai_chat,
+    openai_responses,
+    resume_response,
+    text_of,
+    usage_of,
+)
 from playhead.adapters.provider_errors import without_secrets
 from playhead.store import Store
 from playhead.stores import open_store
@@ -168,6 +177,28 @@ async def test_a_refusal_fails_without_secrets(
         outcome.error == f"OpenAI refused with HTTP {status} ({kind}): not with ***, Bearer *** or *** [request req_7]"
     )
     assert not [record for record in caplog.records if KEY in record.getMessage() or other in str(record.exc_info)]
+
+
+async def test_a_client_that_blocks_is_refused_at_once() -> None:
+    with openai.OpenAI(api_key=KEY) as blocking:
+        for call in (ask, lambda client: openai_responses(client, model="m"), lambda c: resume_response(c, "resp_1")):
+            with pytest.raises(TypeError, match="AsyncOpenAI"):
+                call(blocking)  # type: ignore[no-untyped-call]
+
+
+async def test_what_the_client_itself_cannot_do_is_a_clear_failure(playhead: Playhead) -> None:
+    async with AsyncOpenAI(base_url="http://127.0.0.1:9/v1", api_key=lambda: None) as client:  # type: ignore[arg-type,return-value]
+        _, outcome = await recorded(playhead, ask(client))
+    assert outcome.kind is OutcomeKind.FAILED
+    assert outcome.error is not None
+
+
+async def test_content_in_blocks_is_text_too(playhead: Playhead, client: AsyncOpenAI, server: ProviderServer) -> None:
+    """As Mistral's reasoning models send it."""
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    server.events = chat_chunks([{"content": [thinking]}, {"content": [{"type": "text", "text": "Yes."}]}])
+    events, _ = await recorded(playhead, ask(client))
+    assert [text_of(event) for event in events[:2]] == ["", "Yes."]
 
 
 async def test_a_source_of_ones_own_may_catch_what_happened(client: AsyncOpenAI, server: ProviderServer) -> None:

@@ -241,6 +241,42 @@ async def test_a_cancel_while_attaching_cancels_the_response(
     await server.until(lambda: len(server.asked("/cancel")) == 1 and server.asked("starting_after")[0].disconnected)
 
 
+async def test_a_cancel_in_a_pause_cancels_the_response(
+    playhead: Playhead, client: AsyncOpenAI, server: ProviderServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.serve(Cut(5), Cut(status=503, retry_after_s=60, words=f"busy, key {KEY}"))
+    info = await playhead.start(ask(client))
+    await until(lambda: "again in 60.0 s" in caplog.text)
+    assert KEY not in caplog.text
+    await playhead.cancel(info.stream_id)
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.CANCELLED
+    assert len(server.asked("/cancel")) == 1
+
+
+async def test_a_provider_that_does_not_take_the_cancel_does_not_hold_the_stream(
+    playhead: Playhead, client: AsyncOpenAI, server: ProviderServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.serve(Cut(5, how="hold"))
+    server.refuses_cancel = True
+    info = await playhead.start(ask(client))
+    await has_stored(playhead, info.stream_id, 5)
+    await playhead.cancel(info.stream_id)
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.CANCELLED
+    assert "resp_1: not cancelled there: OpenAI refused with HTTP 404" in caplog.text
+
+
+async def test_a_shutdown_ends_the_response_with_its_stream(
+    playhead: Playhead, client: AsyncOpenAI, server: ProviderServer
+) -> None:
+    server.serve(Cut(5, how="hold"))
+    info = await playhead.start(ask(client))
+    await has_stored(playhead, info.stream_id, 5)
+    await playhead.close()
+    assert len(server.asked("/cancel")) == 1
+    await playhead.connect()
+    assert (await finished(playhead, info.stream_id)).reason == "shutdown"
+
+
 async def test_a_cancel_without_background_closes_the_request_only(
     playhead: Playhead, client: AsyncOpenAI, server: ProviderServer
 ) -> None:

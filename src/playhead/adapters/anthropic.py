@@ -16,11 +16,11 @@ fails the stream with what came before. To go on, ask anew with that as the begi
 
 from collections.abc import AsyncGenerator, Iterable
 from functools import cache
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 try:
     import httpx2
-    from anthropic import AnthropicError, AsyncAnthropic, BaseModel
+    from anthropic import Anthropic, AnthropicError, APIConnectionError, AsyncAnthropic, BaseModel
     from anthropic.types import Message, ParsedMessage, RawMessageStreamEvent
 except ImportError as missing:
     raise ImportError(
@@ -35,7 +35,7 @@ __all__ = ["ProviderError", "anthropic_messages", "message_event_of", "message_o
 PROVIDER = "Anthropic"
 
 
-async def anthropic_messages(client: AsyncAnthropic, **params: Any) -> AsyncGenerator[Draft]:
+def anthropic_messages(client: AsyncAnthropic, **params: Any) -> AsyncGenerator[Draft]:
     """Ask for a message; a source for ``Playhead.start``.
 
     Nothing is asked before the source is run, so a start that is repeated asks once.
@@ -44,8 +44,14 @@ async def anthropic_messages(client: AsyncAnthropic, **params: Any) -> AsyncGene
         client: the app's own; it stays open.
         params: of ``client.messages.create``.
     Cancel: the request is closed before the source ends; Anthropic then stops generating.
-    Raises: ProviderError, also when the answer ends without ``message_stop``.
+    Raises: ProviderError, also when the answer ends without ``message_stop``. At once: TypeError.
     """
+    if isinstance(cast(object, client), Anthropic):
+        raise TypeError("anthropic_messages needs an AsyncAnthropic client; Anthropic would block the event loop")
+    return _messages(client, params)
+
+
+async def _messages(client: AsyncAnthropic, params: dict[str, Any]) -> AsyncGenerator[Draft]:
     ended = False
     try:
         async with await client.messages.create(**{**params, "stream": True}) as items:
@@ -54,7 +60,8 @@ async def anthropic_messages(client: AsyncAnthropic, **params: Any) -> AsyncGene
                 yield event(item.type, item.to_dict(mode="json", warnings=False))
     # The client leaves what breaks in mid-answer as the HTTP library raised it.
     except (AnthropicError, httpx2.HTTPError, ValueError) as error:
-        raise provider_error(PROVIDER, error, secrets_of(client, params.get("extra_headers"))) from None
+        lost = isinstance(error, APIConnectionError | httpx2.HTTPError)
+        raise provider_error(PROVIDER, error, secrets_of(client, params.get("extra_headers")), lost=lost) from None
     if not ended:
         raise ProviderError(f"{PROVIDER} ended the answer in the middle, without message_stop", provider=PROVIDER)
 

@@ -31,8 +31,10 @@ class ProviderError(PlayheadError):
     code, http_status, grpc_status = "provider-error", 502, "UNAVAILABLE"
 
 
-def provider_error(provider: str, error: Exception, secrets: Iterable[str] = ()) -> ProviderError:
-    """Describe what a client built like OpenAI's raised. ``secrets`` never show.
+def provider_error(
+    provider: str, error: Exception, secrets: Iterable[str] = (), *, lost: bool = False
+) -> ProviderError:
+    """Describe what a client built like OpenAI's raised. ``lost``: the connection broke. ``secrets`` never show.
 
     Raise it ``from None``: a traceback that shows its cause shows what was struck out.
     """
@@ -42,13 +44,14 @@ def provider_error(provider: str, error: Exception, secrets: Iterable[str] = ())
     # A client's error for what a server says inside a stream has the status of the stream: 200.
     if isinstance(status, int) and status >= 400:
         text = f"{provider} refused with HTTP {status}"
+    elif lost:
+        text, words = f"the connection to {provider} broke ({type(error.__cause__ or error).__name__})", ""
     elif isinstance(error, ValueError):
         text, words = f"{provider} sent what is not JSON", ""
     elif getattr(error, "body", None) is not None:
         text = f"{provider} ended the answer with an error"
     else:
-        broken = type(error.__cause__ or error).__name__
-        text, words = f"the connection to {provider} broke ({broken})", ""
+        text, words = f"asking {provider} failed ({type(error).__name__})", str(error)
     text += (f" ({kind})" if kind else "") + (f": {words}" if words else "")
     text += f" [request {request_id}]" if request_id else ""
     return ProviderError(

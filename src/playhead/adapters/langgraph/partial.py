@@ -11,6 +11,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import LastValue
 from langgraph.constants import END
 from langgraph.pregel import Pregel
 from langgraph.types import StateUpdate
@@ -58,7 +59,7 @@ async def keep_partial(graph: Graph, config: RunnableConfig, said: Said) -> None
     Raises: what the checkpointer or the graph's own edges raise.
     """
     place = latest(config)
-    if not graph.checkpointer or MESSAGES_KEY not in graph.channels or place is None:
+    if not isinstance(graph, Pregel) or not graph.checkpointer or MESSAGES_KEY not in graph.channels or place is None:
         return
     state = await graph.aget_state(place)
     unfinished = [task for task in state.tasks if task.result is None and not task.interrupts]
@@ -67,11 +68,12 @@ async def keep_partial(graph: Graph, config: RunnableConfig, said: Said) -> None
     stopped: StateUpdate = StateUpdate(None, END)
     # First what other tasks of the step had finished counts, and the rest is dropped.
     place = await graph.abulk_update_state(place, [[stopped]])
-    held = (await graph.aget_state(latest(place) or place)).values.get(MESSAGES_KEY) or []
+    held = list((await graph.aget_state(latest(place) or place)).values.get(MESSAGES_KEY) or [])
     added = [*_answers_missing(held), *[message for task in unfinished for message in said.by(task.id)]]
     if added:
-        as_node = unfinished[-1].name
-        steps = [[StateUpdate({MESSAGES_KEY: added}, as_node)], [stopped]]
+        # A list without a reducer is replaced by what a node returns.
+        value = [*held, *added] if isinstance(graph.channels[MESSAGES_KEY], LastValue) else added
+        steps = [[StateUpdate({MESSAGES_KEY: value}, unfinished[-1].name)], [stopped]]
         await graph.abulk_update_state(latest(place) or place, steps)
 
 

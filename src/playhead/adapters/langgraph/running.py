@@ -53,7 +53,8 @@ async def stream_graph(
             async for item in run:
                 ns, mode, data = item if subgraphs else ((), *item)
                 part = GraphPart(mode, tuple(ns), data)
-                said.add(part)
+                if keeps_partial:
+                    said.add(part)
                 yield part
     except (asyncio.CancelledError, GeneratorExit):
         if keeps_partial and config is not None:
@@ -85,8 +86,11 @@ async def start_graph(
             next run that begins with a new input first keeps what it had said.
         graph_options: more of ``graph.astream``: ``context``, ``durability``, ``interrupt_before`` …
         start: of ``Playhead.start``: ``stream_id``, ``owner``, ``idempotency_key``, ``metadata``, ``supersede`` …
-    Raises: as ``Playhead.start``.
+    The metadata of each message holds what is in ``config["configurable"]``: readers see it, so keep secrets out.
+    Raises: as ``Playhead.start``; TypeError.
     """
+    if not hasattr(graph, "astream"):
+        raise TypeError(f"start_graph needs a compiled graph (graph.compile()), not {type(graph).__name__}")
     place = latest(config)
     thread_id = None if place is None else str(place["configurable"]["thread_id"])
     start = {"thread_id": thread_id, "stream_id": uuid.uuid4().hex, **start}

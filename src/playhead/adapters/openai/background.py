@@ -17,10 +17,10 @@ from typing import Any
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream, OpenAIError, omit
 
-from playhead.adapters.provider_errors import ProviderError, provider_error, secrets_of, without_secrets
+from playhead.adapters.provider_errors import ProviderError, secrets_of, without_secrets
 from playhead.model import Draft, event
 
-from .chat import PROVIDER
+from .chat import PROVIDER, check_client, told
 
 PATIENCE_S = 120.0
 _RETRY_FIRST_S, _RETRY_MAX_S, _RETRY_AFTER_MAX_S = 0.25, 15.0, 60.0
@@ -44,20 +44,13 @@ def resume_response(
     For a response whose producer died. ``starting_after`` is the ``sequence_number`` of the last event that is not
     wanted again; None = from the first. The rest is as with ``openai_responses``.
     """
+    check_client(client)
     follower = Follower(client, patience_s, {}, response_id=response_id, seen=starting_after)
     return follower.follow(follower.attach, resumable=True)
 
 
 class Lost(Exception):
-    """The answer does not go on here, but may on another connection.
-
-    Attributes:
-        body: what happened, as in the client's own errors.
-    """
-
-    def __init__(self, body: str) -> None:
-        super().__init__(body)
-        self.body = body
+    """The answer does not go on here, but may on another connection."""
 
 
 class Follower:
@@ -114,7 +107,7 @@ class Follower:
                     pause_s = _pause_s(pauses, error)
                     if now() + pause_s - failing_since > self._patience_s:
                         raise
-                    said = provider_error(PROVIDER, error, self._secrets)
+                    said = self._told(error)
                     logger.warning("response %s: %s; again in %.1f s", self._response_id, said, pause_s)
                 await asyncio.sleep(pause_s)
                 pauses += 1
@@ -124,7 +117,7 @@ class Follower:
                 await self._stop(cancel=resumable)
             raise
         except (OpenAIError, ValueError, Lost) as error:
-            raise provider_error(PROVIDER, error, self._secrets) from None
+            raise self._told(error) from None
 
     async def attach(self) -> AsyncStream[Any]:
         """The events after the newest one we have, or all."""
@@ -188,14 +181,21 @@ class Follower:
         if response.status == "cancelled":
             raise ProviderError("the response was cancelled at the provider", provider=PROVIDER)
 
+    def _told(self, error: Exception) -> ProviderError:
+        if isinstance(error, Lost):
+            return ProviderError(f"{PROVIDER}: {error}", provider=PROVIDER)
+        return told(error, self._secrets)
+
     async def _stop(self, *, cancel: bool) -> None:
         """Close what is being opened; in background mode, have the provider stop. Bounded."""
         opening = self._opening
         if opening is not None:
-            if cancel and self._response_id is None:
-                # It may have begun there: only its first event says what there is to cancel.
-                await asyncio.wait({opening}, timeout=_STOP_S)
-            opening.cancel()
+            try:
+                if cancel and self._response_id is None:
+                    # It may have begun there: only its first event says what there is to cancel.
+                    await asyncio.wait({opening}, timeout=_STOP_S)
+            finally:
+                opening.cancel()
             await asyncio.wait({opening}, timeout=_STOP_S)
             if opening.done() and not opening.cancelled() and opening.exception() is None:
                 stream, first = opening.result()
@@ -207,8 +207,7 @@ class Follower:
                 async with asyncio.timeout(_STOP_S):
                     await self._client.with_options(max_retries=1).responses.cancel(self._response_id)
             except (OpenAIError, TimeoutError) as error:
-                said = provider_error(PROVIDER, error, self._secrets)
-                logger.warning("response %s: not cancelled at the provider: %s", self._response_id, said)
+                logger.warning("response %s: not cancelled there: %s", self._response_id, self._told(error))
 
 
 def _passes(error: Exception) -> bool:

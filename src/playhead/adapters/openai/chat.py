@@ -7,7 +7,7 @@ The provider keeps nothing of a chat completion that is under way: when its conn
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
-from openai import AsyncOpenAI, OpenAIError
+from openai import APIConnectionError, AsyncOpenAI, OpenAI, OpenAIError
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -18,7 +18,7 @@ PROVIDER = "OpenAI"
 CHUNK = "chat.completion.chunk"
 
 
-async def openai_chat(client: AsyncOpenAI, **params: Any) -> AsyncGenerator[Draft]:
+def openai_chat(client: AsyncOpenAI, **params: Any) -> AsyncGenerator[Draft]:
     """Ask for a chat completion; a source for ``Playhead.start``.
 
     Nothing is asked before the source is run, so a start that is repeated asks once.
@@ -28,9 +28,13 @@ async def openai_chat(client: AsyncOpenAI, **params: Any) -> AsyncGenerator[Draf
         params: of ``client.chat.completions.create``. The token usage is asked for (``stream_options``); servers that
             do not know that need ``stream_options=openai.omit``.
     Cancel: the request is closed before the source ends; OpenAI then stops generating.
-    Raises: ProviderError, also when the answer ends without a reason to.
+    Raises: ProviderError, also when the answer ends without a reason to. At once: TypeError.
     """
-    params = {"stream_options": {"include_usage": True}, **params, "stream": True}
+    check_client(client)
+    return _chat(client, {"stream_options": {"include_usage": True}, **params, "stream": True})
+
+
+async def _chat(client: AsyncOpenAI, params: dict[str, Any]) -> AsyncGenerator[Draft]:
     unfinished: set[int] = set()
     finished = False
     try:
@@ -44,9 +48,20 @@ async def openai_chat(client: AsyncOpenAI, **params: Any) -> AsyncGenerator[Draf
                         finished = True
                         unfinished.discard(choice.index)
     except (OpenAIError, ValueError) as error:
-        raise provider_error(PROVIDER, error, secrets_of(client, params.get("extra_headers"))) from None
+        raise told(error, secrets_of(client, params.get("extra_headers"))) from None
     if unfinished or not finished:
         raise ProviderError(f"{PROVIDER} ended the answer in the middle, without a finish reason", provider=PROVIDER)
+
+
+def check_client(client: object) -> None:
+    """Raises: TypeError."""
+    if isinstance(client, OpenAI):
+        raise TypeError("a source needs an AsyncOpenAI client; OpenAI would block the event loop")
+
+
+def told(error: Exception, secrets: Iterable[str]) -> ProviderError:
+    """What the client raised, for people."""
+    return provider_error(PROVIDER, error, secrets, lost=isinstance(error, APIConnectionError))
 
 
 def chunk_of(recorded: Event) -> ChatCompletionChunk:

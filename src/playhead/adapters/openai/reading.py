@@ -19,7 +19,7 @@ def text_of(event: Event) -> str:
     if event.type != CHUNK:
         return ""
     deltas = [c.get("delta") or {} for c in event.json().get("choices") or () if c.get("index", 0) == 0]
-    return "".join(str(delta.get("content") or "") for delta in deltas)
+    return "".join(_flat(delta.get("content")) for delta in deltas)
 
 
 def usage_of(event: Event) -> dict[str, Any] | None:
@@ -31,3 +31,10 @@ def usage_of(event: Event) -> dict[str, Any] | None:
     else:
         usage = None
     return usage if isinstance(usage, dict) else None
+
+
+def _flat(content: Any) -> str:
+    """Text; some servers send it as a list of blocks, with reasoning among them."""
+    if isinstance(content, list):
+        return "".join(_flat(block.get("text")) for block in content if block.get("type") == "text")
+    return content if isinstance(content, str) else ""

@@ -16,6 +16,7 @@ from openai.types.responses import ResponseStreamEvent
 from playhead.model import Draft, Event
 
 from .background import PATIENCE_S, Follower
+from .chat import check_client
 
 
 def openai_responses(client: AsyncOpenAI, *, patience_s: float = PATIENCE_S, **params: Any) -> AsyncGenerator[Draft]:
@@ -33,8 +34,10 @@ def openai_responses(client: AsyncOpenAI, *, patience_s: float = PATIENCE_S, **p
         patience_s: in background mode, how long to go on trying without getting anywhere.
         params: of ``client.responses.create``.
     Cancel: the request is closed, and a background response cancelled, before the source ends (2 s each at most).
-    Raises: ProviderError.
+        A clean shutdown does the same: its stream is over.
+    Raises: ProviderError. At once: TypeError.
     """
+    check_client(client)
     params = {**params, "stream": True}
     follower = Follower(client, patience_s, params)
     return follower.follow(lambda: client.responses.create(**params), resumable=bool(params.get("background")))
