@@ -42,7 +42,9 @@ class Apps:
 def apps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apps]:
     environment = {}
     if request.param == "redis":
-        environment["REDIS_URL"] = request.getfixturevalue("redis_server").url
+        server = request.getfixturevalue("redis_server")
+        server.command("FLUSHALL")
+        environment["REDIS_URL"] = server.url
     apps = Apps(tmp_path_factory.mktemp("apps"), environment)
     yield apps
     apps.end()

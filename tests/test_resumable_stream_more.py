@@ -21,7 +21,7 @@ from conftest import OpenPlayhead
 from resumable_libraries import chunks_of, first_of, in_memory_pair, text_of
 from streaming import Scripted, at_once, say, until
 
-from playhead import OutcomeKind
+from playhead import OutcomeKind, event
 from playhead.adapters.resumable_stream import (
     ResumableStream,
     ResumableStreamContext,
@@ -412,6 +412,24 @@ async def test_chunks_come_back_as_they_were_said(instances: Instances) -> None:
     assert await chunks_of(await other.resume_existing_stream("s", 5)) == resumed
     assert await chunks_of(await other.resume_existing_stream("s", 6)) == [b"\xff", *resumed[1:]]
     assert await chunks_of(await other.resume_existing_stream("s", 8)) == ["nd"]
+
+
+async def test_an_event_with_a_type_of_its_own_is_its_data(instances: Instances) -> None:
+    (context,) = await instances(1, replay_finished=True)
+    said = [event("tool", {"é": 1}), event("picture", b"\xff\x00")]
+    for _ in range(2):
+        assert await chunks_of(await context.resumable_stream("s", lambda: say(*said))) == ['{"é":1}', b"\xff\x00"]
+    assert await chunks_of(await context.resume_existing_stream("s", 6)) == ["}", b"\xff\x00"]
+
+
+async def test_a_chunk_may_be_large(url: str) -> None:
+    picture = "é" * (4 * 1024 * 1024)
+    async with context_on(url, replay_finished=True) as context:
+        for _ in range(2):
+            stream = await context.resumable_stream("s", lambda: say(picture, "end"))
+            assert await chunks_of(stream) == [picture, "end"]
+        resumed = await context.resume_existing_stream("s", len(picture) - 1)
+        assert await chunks_of(resumed) == ["é", "end"]
 
 
 async def test_what_can_be_no_chunk_fails_for_its_readers(instances: Instances) -> None:

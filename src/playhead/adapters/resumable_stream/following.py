@@ -67,10 +67,10 @@ class ResumableStream:
 
 
 def _chunk(event: Event) -> Any:
-    """What the source yielded."""
-    match event.type:
-        case type if type == BYTES:
-            return event.data
-        case type if type == JSON:
-            return event.json()
-    return event.text
+    """What the source yielded; of an event with a type of its own the data, as text if it is text."""
+    if event.type == JSON:
+        return event.json()
+    try:
+        return event.data if event.type == BYTES else event.text
+    except UnicodeDecodeError:
+        return event.data

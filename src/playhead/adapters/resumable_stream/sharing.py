@@ -14,7 +14,10 @@ from weakref import WeakSet, WeakValueDictionary
 
 from playhead.adapters.resumable_stream.places import MEMORY, Place
 from playhead.errors import Conflict
+from playhead.options import Options
 from playhead.streams import Playhead
+
+_OPTIONS = Options(event_max_bytes=16 * 1024 * 1024)  # the original has no limit; images in a chunk are common
 
 
 class Shared:
@@ -24,7 +27,7 @@ class Shared:
         """Raises: InvalidSetting when the URL is not one of a store."""
         self.place = place
         self.lives: dict[asyncio.AbstractEventLoop, Life] = {}
-        self._free: Playhead | None = Playhead.open(place.url)
+        self._free: Playhead | None = Playhead.open(place.url, options=_OPTIONS)
 
     async def use(self, user: object) -> Playhead:
         """The Playhead of the running loop, open. Raises: StoreError; Conflict (memory that another loop uses)."""
@@ -45,7 +48,7 @@ class Shared:
             raise Conflict(
                 "streams in memory belong to one event loop, and another one has these; give store_url=, SQLite will do"
             )
-        playhead, self._free = self._free or Playhead.open(self.place.url), None
+        playhead, self._free = self._free or Playhead.open(self.place.url, options=_OPTIONS), None
         life = self.lives[loop] = Life(self, playhead)
         _alive.add(life)
         return life
