@@ -1,18 +1,18 @@
 """Anthropic's messages as a durable stream: every kind of block, clear endings, no secrets."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from anthropic import Anthropic, AsyncAnthropic
 from anthropic.types import RawContentBlockDeltaEvent
+from provider_fixtures import frozen_heap, make_store  # noqa: F401 - fixtures
 from provider_server import Cut, ProviderServer, message_events
 from streaming import finished, follow, has_stored
 
-from playhead import Event, Options, OutcomeKind, Playhead
+from playhead import Event, OutcomeKind, Playhead
 from playhead.adapters.anthropic import (
     ProviderError,
     anthropic_messages,
@@ -21,8 +21,6 @@ from playhead.adapters.anthropic import (
     text_of,
     usage_of,
 )
-from playhead.store import Store
-from playhead.stores import open_store
 
 WORDS = ["Once ", "upon é ", "日本 ", "🛹🛹"]
 THINKING: tuple[Any, Any] = (
@@ -35,12 +33,6 @@ TOOL: tuple[Any, Any] = (
     [{"type": "input_json_delta", "partial_json": part} for part in ("", '{"time', 'zone": "UTC"}')],
 )
 KEY = "sk-ant-0123456789abcdef"
-
-
-@pytest.fixture
-def make_store(tmp_path: Path) -> Callable[[Options], Store]:
-    """One store is enough here: what a source yields is the same to all of them."""
-    return lambda options: open_store(f"sqlite:///{tmp_path}/streams.db", options.store)
 
 
 @pytest.fixture

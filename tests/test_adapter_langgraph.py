@@ -2,7 +2,7 @@
 
 import asyncio
 import operator
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -19,23 +19,16 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 from openai_server import Answer, OpenAIServer, ToolCall
+from provider_fixtures import frozen_heap, make_store  # noqa: F401 - fixtures
 from streaming import finished, follow, has_stored, say
 
-from playhead import Event, Options, OutcomeKind, Playhead
+from playhead import Event, OutcomeKind, Playhead
 from playhead.adapters.langgraph import GraphPart, part_of, recorded, start_graph, stream_graph, text_of
 from playhead.adapters.langgraph.partial import PARTIAL
 from playhead.adapters.langgraph.tool_calls import INTERRUPTED
-from playhead.store import Store
-from playhead.stores import open_store
 
 T: RunnableConfig = {"configurable": {"thread_id": "t1"}}
 ALL_MODES = ["messages", "updates", "custom", "values"]
-
-
-@pytest.fixture
-def make_store(tmp_path: Path) -> Callable[[Options], Store]:
-    """One store is enough here: what a source yields is the same to all of them."""
-    return lambda options: open_store(f"sqlite:///{tmp_path}/streams.db", options.store)
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import json
 from collections import OrderedDict, namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
@@ -28,11 +28,12 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Interrupt
+from provider_fixtures import frozen_heap, make_store  # noqa: F401 - fixtures
 from provider_server import ProviderServer, response_events
 from pydantic import BaseModel
 from streaming import follow
 
-from playhead import Event, Options, Playhead
+from playhead import Event, Playhead
 from playhead.adapters.langgraph import (
     GraphPart,
     part_of,
@@ -42,14 +43,6 @@ from playhead.adapters.langgraph import (
     text_of,
     tool_call_chunks_of,
 )
-from playhead.store import Store
-from playhead.stores import open_store
-
-
-@pytest.fixture
-def make_store(tmp_path: Path) -> Callable[[Options], Store]:
-    """One store is enough here: what a source yields is the same to all of them."""
-    return lambda options: open_store(f"sqlite:///{tmp_path}/streams.db", options.store)
 
 
 def back(data: Any, mode: str = "values") -> Any:

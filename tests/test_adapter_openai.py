@@ -3,18 +3,18 @@
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import openai
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
+from provider_fixtures import frozen_heap, make_store  # noqa: F401 - fixtures
 from provider_server import Cut, ProviderServer, chat_chunks
 from streaming import finished, follow, has_stored
 
-from playhead import Event, Options, OutcomeKind, Playhead
+from playhead import Event, OutcomeKind, Playhead
 from playhead.adapters.openai import (
     ProviderError,
     chat_completion_of,
@@ -26,8 +26,6 @@ from playhead.adapters.openai import (
     usage_of,
 )
 from playhead.adapters.provider_errors import without_secrets
-from playhead.store import Store
-from playhead.stores import open_store
 
 WORDS = ["Once ", "upon é ", "日本 ", "🛹🛹"]
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "clock", "arguments": ""}}
@@ -37,12 +35,6 @@ CALLS = [
 ]
 DELTAS = [{"role": "assistant", "content": ""}, {"reasoning_content": "hm"}, *[{"content": w} for w in WORDS], *CALLS]
 KEY = "sk-test-0123456789abcdef"
-
-
-@pytest.fixture
-def make_store(tmp_path: Path) -> Callable[[Options], Store]:
-    """One store is enough here: what a source yields is the same to all of them."""
-    return lambda options: open_store(f"sqlite:///{tmp_path}/streams.db", options.store)
 
 
 @pytest.fixture

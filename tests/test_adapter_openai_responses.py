@@ -1,21 +1,19 @@
 """OpenAI's Responses API as a durable stream, over real sockets that break: nothing lost, nothing twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseTextDeltaEvent
+from provider_fixtures import frozen_heap, make_store  # noqa: F401 - fixtures
 from provider_server import RESPONSE_ID, USAGE, Cut, ProviderServer, response_events
 from streaming import finished, follow, has_stored, until
 
-from playhead import Event, Options, OutcomeKind, Playhead
+from playhead import Event, OutcomeKind, Playhead
 from playhead.adapters.openai import background, openai_responses, response_event_of, resume_response, text_of, usage_of
-from playhead.store import Store
-from playhead.stores import open_store
 
 WORDS = [f"word{number} é日🛹 " for number in range(40)]
 KEY = "sk-test-0123456789abcdef"
@@ -25,12 +23,6 @@ KEY = "sk-test-0123456789abcdef"
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "_RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(background, "_RETRY_MAX_S", 0.05)
-
-
-@pytest.fixture
-def make_store(tmp_path: Path) -> Callable[[Options], Store]:
-    """One store is enough here: what a source yields is the same to all of them."""
-    return lambda options: open_store(f"sqlite:///{tmp_path}/streams.db", options.store)
 
 
 @pytest.fixture
