@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+import anyio
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
@@ -259,6 +260,32 @@ async def test_a_cancel_stops_graph_and_subgraphs_and_the_models_request(
     info = await start_graph(playhead, graph, {"messages": [("user", "Go on")]}, T)
     assert said(await follow(playhead, info.stream_id)) == "Hello world"
     assert [m["content"] for m in server.requests[1].messages] == ["Tell me", "Once upon ", "Go on"]
+
+
+async def test_a_cancel_reaches_what_a_node_runs_in_an_anyio_scope(
+    playhead: Playhead, server: OpenAIServer, model: ChatOpenAI
+) -> None:
+    ends = Ends()
+    inner = chat_graph(model, ends=ends)
+
+    async def beside() -> None:
+        async with ends.noted("beside"):
+            await anyio.sleep_forever()
+
+    async def node(state: MessagesState) -> dict[str, Any]:
+        async with ends.noted("node"), anyio.create_task_group() as group:
+            group.start_soon(beside)
+            return {"messages": (await inner.ainvoke(state))["messages"]}
+
+    graph = StateGraph(MessagesState).add_node("node", node).add_edge(START, "node").compile(InMemorySaver())
+    server.answer(Answer("Once ", "upon ", hold_after_chunks=1))
+    info = await start_graph(playhead, graph, {"messages": [("user", "Tell me")]}, T)
+    await has_stored(playhead, info.stream_id, 1)
+    await playhead.cancel(info.stream_id)
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.CANCELLED
+    assert sorted(ends.names) == ["agent", "beside", "node"]
+    await server.until(lambda: server.requests[0].disconnected)
+    assert await thread(graph) == [("human", "Tell me"), ("ai", "Once ")]
 
 
 async def test_a_cancel_before_the_first_word_leaves_a_usable_thread(

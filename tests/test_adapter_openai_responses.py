@@ -13,7 +13,7 @@ from provider_server import RESPONSE_ID, USAGE, Cut, ProviderServer, response_ev
 from streaming import finished, follow, has_stored, until
 
 from playhead import Event, OutcomeKind, Playhead
-from playhead.adapters.openai import background, openai_responses, response_event_of, resume_response, text_of, usage_of
+from playhead.adapters.openai import openai_responses, patience, response_event_of, resume_response, text_of, usage_of
 
 WORDS = [f"word{number} é日🛹 " for number in range(40)]
 KEY = "sk-test-0123456789abcdef"
@@ -21,8 +21,8 @@ KEY = "sk-test-0123456789abcdef"
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "_RETRY_FIRST_S", 0.01)
-    monkeypatch.setattr(background, "_RETRY_MAX_S", 0.05)
+    monkeypatch.setattr(patience, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(patience, "RETRY_MAX_S", 0.05)
 
 
 @pytest.fixture
@@ -180,8 +180,8 @@ async def test_patience_ends(playhead: Playhead, client: AsyncOpenAI, server: Pr
 async def test_patience_begins_anew_with_each_event(
     playhead: Playhead, client: AsyncOpenAI, server: ProviderServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "_RETRY_FIRST_S", 0.1)
-    monkeypatch.setattr(background, "_RETRY_MAX_S", 10.0)
+    monkeypatch.setattr(patience, "RETRY_FIRST_S", 0.1)
+    monkeypatch.setattr(patience, "RETRY_MAX_S", 10.0)
     server.serve(Cut(3, silent_s=1.2), *[Cut(1)] * 6)
     info = await playhead.start(ask(client, patience_s=1.0))
     assert numbers(await follow(playhead, info.stream_id)) == list(range(len(server.events)))
@@ -341,8 +341,8 @@ async def test_a_response_can_be_followed_from_its_first_event(
 
 async def test_pauses_double_are_jittered_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    error = background.Lost("x")
+    error = patience.Lost("x")
     for pauses, longest_s in enumerate([0.25, 0.5, 1, 2, 4, 8, 15, 15]):
-        drawn = [background._pause_s(pauses, error) for _ in range(200)]
+        drawn = [patience.jittered_s(pauses, error) for _ in range(200)]
         assert longest_s / 2 <= min(drawn) < max(drawn) <= longest_s
         assert len(set(drawn)) > 100

@@ -4,15 +4,14 @@
         ⇅
     messages   {"ns": ["research:1f…"], "data": [{"lc": 1, "id": [… "AIMessageChunk"], "kwargs": …}, {…}]}
 
-LangChain's own ``dumpd`` and ``load`` do it; only message classes and documents are ever made when reading, whatever
+LangChain's own ``dumpd`` and ``Reviver`` do it; only message classes and documents are ever made when reading, whatever
 the stored data says. Everything else comes back as the JSON it can be (see ``storable``).
 """
 
-import warnings
 from typing import Any, NamedTuple
 
-from langchain_core._api.beta_decorator import LangChainBetaWarning
-from langchain_core.load import dumpd, load
+from langchain_core.load import dumpd
+from langchain_core.load.load import Reviver
 from langgraph.types import Interrupt
 
 from playhead.model import Draft, Event, event
@@ -22,9 +21,9 @@ from .storable import LOADABLE, storable
 MESSAGES = "messages"
 _INTERRUPT = "__interrupt__"
 
-with warnings.catch_warnings():  # it says "beta" once in a process: here, where nobody is told
-    warnings.simplefilter("ignore", LangChainBetaWarning)
-    load(None, allowed_objects=LOADABLE)
+_ESCAPED = "__lc_escaped__"
+_revive = Reviver(allowed_objects=LOADABLE)
+"""As ``langchain_core.load.load`` has it; that one works out anew each time what is allowed: most of its time."""
 
 
 class GraphPart(NamedTuple):
@@ -54,9 +53,17 @@ def part_of(recorded: Event) -> GraphPart:
     value = recorded.json()
     if not isinstance(value, dict) or value.keys() != {"ns", "data"}:
         raise ValueError(f"event {recorded.offset} ({recorded.type}) was not recorded from a graph")
-    data = load(value["data"], allowed_objects=LOADABLE)
+    data = _loaded(value["data"])
     if recorded.type == MESSAGES:
         data = tuple(data)
     elif isinstance(data, dict) and isinstance(data.get(_INTERRUPT), list):
         data[_INTERRUPT] = tuple(Interrupt(**interrupt) for interrupt in data[_INTERRUPT])
     return GraphPart(recorded.type, tuple(value["ns"]), data)
+
+
+def _loaded(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {_ESCAPED}:
+            return value[_ESCAPED]  # somebody's data that looks like an object: never made into one
+        return _revive({key: _loaded(item) for key, item in value.items()})
+    return [_loaded(item) for item in value] if isinstance(value, list) else value

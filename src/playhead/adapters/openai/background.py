@@ -11,25 +11,20 @@ Source of the rules: OpenAI's guide to background mode, "Streaming a background 
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream, OpenAIError, omit
+from openai import AsyncOpenAI, AsyncStream, OpenAIError, omit
 
 from playhead.adapters.provider_errors import ProviderError, secrets_of, without_secrets
 from playhead.model import Draft, event
 
 from .chat import PROVIDER, check_client, told
+from .patience import PATIENCE_S, Lost, Patience
 
-PATIENCE_S = 120.0
-_RETRY_FIRST_S, _RETRY_MAX_S, _RETRY_AFTER_MAX_S = 0.25, 15.0, 60.0
-_STEADY_S = 10.0
-"""A connection that held so long was a success, even if nothing was said on it."""
 _STOP_S = 2.0
 _GOOD_ENDS = frozenset({"response.completed", "response.incomplete"})
 _BAD_ENDS = frozenset({"response.failed", "response.cancelled", "error"})
-_PASSING_STATUSES = frozenset({408, 409, 429})
 _ALSO_OF_AN_ATTACH = ("extra_headers", "extra_query", "include", "timeout")
 
 Opening = Callable[[], Awaitable[AsyncStream[Any]]]
@@ -47,10 +42,6 @@ def resume_response(
     check_client(client)
     follower = Follower(client, patience_s, {}, response_id=response_id, seen=starting_after)
     return follower.follow(follower.attach, resumable=True)
-
-
-class Lost(Exception):
-    """The answer does not go on here, but may on another connection."""
 
 
 class Follower:
@@ -77,8 +68,7 @@ class Follower:
     async def follow(self, opening: Opening, *, resumable: bool) -> AsyncGenerator[Draft]:
         """The response's events, each once, to its end. Raises: ProviderError."""
         now = asyncio.get_running_loop().time
-        failing_since: float | None = None
-        pauses = 0
+        patience = Patience(self._patience_s)
         ended = False
         try:
             while True:
@@ -88,29 +78,21 @@ class Follower:
                     async with stream:
                         while item is not None:
                             if self._is_new(item):
-                                failing_since, pauses = None, 0
+                                patience.renew()
                                 ended = item.type in _GOOD_ENDS or item.type in _BAD_ENDS
                                 yield event(item.type, item.to_dict(mode="json", warnings=False))
                             if ended:
                                 self._check_end(item)
                                 return
                             item = await anext(stream, None)
-                    if resumable and self._response_id:
-                        await self._check_not_cancelled()
+                    await self._check_not_cancelled(resumable=resumable)
                     raise Lost("the answer broke off in the middle")
                 except (OpenAIError, ValueError, Lost) as error:
-                    if now() - opened_at >= _STEADY_S:
-                        failing_since, pauses = None, 0
-                    failing_since = now() if failing_since is None else failing_since
-                    if not (resumable and self._can_attach and _passes(error)):
+                    pause_s = patience.pause_s(error, opened_at=opened_at, now=now())
+                    if pause_s is None or not (resumable and self._can_attach):
                         raise
-                    pause_s = _pause_s(pauses, error)
-                    if now() + pause_s - failing_since > self._patience_s:
-                        raise
-                    said = self._told(error)
-                    logger.warning("response %s: %s; again in %.1f s", self._response_id, said, pause_s)
+                    logger.warning("response %s: %s; again in %.1f s", self._response_id, self._told(error), pause_s)
                 await asyncio.sleep(pause_s)
-                pauses += 1
                 self._attached, opening = True, self.attach
         except (asyncio.CancelledError, GeneratorExit):
             if not ended:
@@ -174,9 +156,13 @@ class Follower:
                 without_secrets(f"{text}: {words}" if words else text, self._secrets), provider=PROVIDER
             )
 
-    async def _check_not_cancelled(self) -> None:
-        """A response that somebody cancelled at the provider does not say so on its stream, and never goes on."""
-        assert self._response_id is not None
+    async def _check_not_cancelled(self, *, resumable: bool) -> None:
+        """A response that somebody cancelled at the provider does not say so on its stream, and never goes on.
+
+        Raises: ProviderError.
+        """
+        if not resumable or self._response_id is None:
+            return
         response = await self._client.with_options(max_retries=0).responses.retrieve(self._response_id)
         if response.status == "cancelled":
             raise ProviderError("the response was cancelled at the provider", provider=PROVIDER)
@@ -208,18 +194,3 @@ class Follower:
                     await self._client.with_options(max_retries=1).responses.cancel(self._response_id)
             except (OpenAIError, TimeoutError) as error:
                 logger.warning("response %s: not cancelled there: %s", self._response_id, self._told(error))
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same may go well later."""
-    if isinstance(error, APIStatusError):
-        return error.status_code in _PASSING_STATUSES or error.status_code >= 500
-    return isinstance(error, APIConnectionError | ValueError | Lost)
-
-
-def _pause_s(pauses: int, error: Exception) -> float:
-    """Doubling, jittered; longer when the provider says so (``Retry-After``)."""
-    longest_s = min(_RETRY_FIRST_S * 2.0**pauses, _RETRY_MAX_S)
-    asked = error.response.headers.get("retry-after", "") if isinstance(error, APIStatusError) else ""
-    asked_s = float(asked) if asked.replace(".", "", 1).isdigit() else 0.0
-    return max(random.uniform(longest_s / 2, longest_s), min(asked_s, _RETRY_AFTER_MAX_S))

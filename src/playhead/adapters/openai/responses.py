@@ -15,8 +15,9 @@ from openai.types.responses import ResponseStreamEvent
 
 from playhead.model import Draft, Event
 
-from .background import PATIENCE_S, Follower
+from .background import Follower
 from .chat import check_client
+from .patience import PATIENCE_S
 
 
 def openai_responses(client: AsyncOpenAI, *, patience_s: float = PATIENCE_S, **params: Any) -> AsyncGenerator[Draft]:
