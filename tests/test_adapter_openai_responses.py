@@ -339,6 +339,28 @@ async def test_a_response_can_be_followed_from_its_first_event(
     assert numbers(await follow(playhead, info.stream_id)) == list(range(len(server.events)))
 
 
+async def test_a_response_that_has_ended_is_not_cancelled(client: AsyncOpenAI, server: ProviderServer) -> None:
+    source = ask(client)
+    for _ in server.events:
+        await anext(source)
+    await source.aclose()
+    assert not server.asked("/cancel")
+    source = ask(client)
+    await anext(source)
+    await source.aclose()
+    assert len(server.asked("/cancel")) == 1
+
+
+def test_a_connection_that_held_long_begins_patience_anew() -> None:
+    trying = patience.Patience(5.0)
+    error = patience.Lost("x")
+    assert trying.pause_s(error, opened_at=0.0, now=0.0) is not None
+    assert trying.pause_s(error, opened_at=0.0, now=4.0) is not None
+    assert trying.pause_s(error, opened_at=0.0, now=9.9) is None
+    assert trying.pause_s(error, opened_at=0.0, now=patience.STEADY_S) is not None
+    assert trying.pause_s(RuntimeError("x"), opened_at=0.0, now=100.0) is None
+
+
 async def test_pauses_double_are_jittered_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     error = patience.Lost("x")
