@@ -232,6 +232,48 @@ async def test_whoever_opens_it_may_be_cancelled(url: str, monkeypatch: pytest.M
     await context.close()
 
 
+async def test_whoever_uses_it_while_it_closes_has_it_opened_again(url: str) -> None:
+    context = context_on(url)
+    source = Scripted("Hello")
+    await context.resumable_stream("s", source)
+    await source.said.wait()
+    closing = asyncio.ensure_future(context.close(grace_s=5))
+    await until(lambda: any(life.closing for life in resumable_stream.sharing._alive))
+    using = asyncio.ensure_future(context.resumable_stream("t", lambda: say("too")))
+    await asyncio.sleep(0)
+    source.go_on.set()
+    assert await text_of(await using) == "too"
+    await closing
+    await context.close()
+
+
+async def test_a_failure_that_nobody_waits_for_is_no_complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+    opening, go_on = asyncio.Event(), asyncio.Event()
+
+    async def fail(self: Playhead) -> Playhead:
+        opening.set()
+        await go_on.wait()
+        raise StoreUnavailable("it is not there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Playhead, "connect", fail)
+        context = context_on(f"sqlite:///{tmp_path}/streams.db")
+        using = asyncio.ensure_future(context.has_existing_stream("s"))
+        await opening.wait()
+        using.cancel()
+        await asyncio.wait([using])
+        go_on.set()
+        await until(lambda: not resumable_stream.sharing._alive)
+    del using
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not complaints
+    assert await context.has_existing_stream("s") is None
+    await context.close()
+
+
 async def test_a_store_that_is_not_there_is_told_to_all_and_asked_again(
     make_redis: Callable[..., RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Which store a context uses, from what its caller gives it."""
 
 import logging
+import ssl
 from typing import Any
 
 import pytest
@@ -85,6 +86,7 @@ CLIENTS = [
         {"host": "h", "ssl": True, "ssl_cert_reqs": "none", "ssl_ca_certs": "/ca.pem"},
         "rediss://h:6379/0?ca=%2Fca.pem&verify=false",
     ),
+    ({"host": "h", "ssl": True, "ssl_cert_reqs": ssl.CERT_NONE}, "rediss://h:6379/0?verify=false"),
 ]
 
 

@@ -1,6 +1,6 @@
 """The examples of resumable-stream's README as one app. Only the import is another one.
 
-    pip install 'playhead[redis]' fastapi uvicorn
+    pip install 'playhead[resumable-stream]' fastapi uvicorn
     REDIS_URL=redis://localhost:6379 uvicorn app:app          # without REDIS_URL: a SQLite file beside you
     curl -N 'localhost:8000/stream/s1'                        # begin; interrupt it with Ctrl-C
     curl -N 'localhost:8000/stream/s1?resume_at=45'           # go on after what you have, 45 characters

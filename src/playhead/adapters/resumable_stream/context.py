@@ -21,7 +21,7 @@ from playhead.adapters.resumable_stream.following import ResumableStream
 from playhead.adapters.resumable_stream.options import CreateResumableStreamContextOptions, Settings
 from playhead.adapters.resumable_stream.places import place_of
 from playhead.adapters.resumable_stream.sharing import shared
-from playhead.errors import BadRequest, PlayheadError, ThreadBusy
+from playhead.errors import BadRequest, PlayheadError
 from playhead.model import OutcomeKind, Status, StreamInfo
 from playhead.streams import Playhead
 
@@ -70,15 +70,11 @@ class ResumableStreamContext:
         """
         skip = _checked_skip(skip_characters)
         playhead = await self._playhead()
-        while True:
-            newest = await self._newest(playhead, stream_id)
-            if newest.info is not None:
-                return self._resumed(playhead, newest.info, skip)
-            try:
-                info, is_mine = await self._begin(playhead, stream_id, newest.run + 1, make_stream)
-            except ThreadBusy:
-                continue  # somebody has begun a later run since we looked
-            return self._begun(playhead, info) if is_mine else self._resumed(playhead, info, skip)
+        newest = await self._newest(playhead, stream_id)
+        if newest.info is not None:
+            return self._resumed(playhead, newest.info, skip)
+        info, is_mine = await self._begin(playhead, stream_id, newest.run + 1, make_stream)
+        return self._begun(playhead, info) if is_mine else self._resumed(playhead, info, skip)
 
     async def create_new_resumable_stream(
         self,
@@ -94,10 +90,7 @@ class ResumableStreamContext:
         newest = await self._newest(playhead, stream_id)
         if newest.info is not None and newest.info.is_live:
             return None
-        try:
-            info, is_mine = await self._begin(playhead, stream_id, newest.run + 1, make_stream)
-        except ThreadBusy:
-            return None
+        info, is_mine = await self._begin(playhead, stream_id, newest.run + 1, make_stream)
         return self._begun(playhead, info) if is_mine else None
 
     async def resume_existing_stream(
@@ -169,7 +162,7 @@ class ResumableStreamContext:
     async def _begin(
         self, playhead: Playhead, stream_id: str, run: int, make_stream: Callable[[], Any]
     ) -> tuple[StreamInfo, bool]:
-        """Begin this run of the stream, or find that somebody else has. Raises: ThreadBusy."""
+        """Begin this run of the stream, or find that somebody else has."""
         me = uuid.uuid4().hex
         thread_id = _thread_id(self._options.key_prefix, stream_id)
         info = await playhead.start(

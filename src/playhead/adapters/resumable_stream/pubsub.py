@@ -69,7 +69,7 @@ class _Connected:
             from redis.asyncio import Redis
         except ModuleNotFoundError as error:
             raise RuntimeError(
-                f"{type(self).__name__}.connect wants redis-py (pip install redis); a context needs neither: give it"
+                f"{type(self).__name__}.connect wants redis-py (pip install redis); a context does without: give it"
                 " redis_url="
             ) from error
         client = Redis.from_url(self.redis_url, decode_responses=True)
