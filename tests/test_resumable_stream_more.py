@@ -415,6 +415,21 @@ async def test_a_reader_whose_wait_is_cancelled_goes_on_with_the_next_chunk(inst
     assert await chunks_of(stream) == []
 
 
+async def test_the_original_loses_the_rest_when_a_wait_is_cancelled() -> None:
+    publisher, subscriber = in_memory_pair(original)
+    context = original.create_resumable_stream_context(publisher=publisher, subscriber=subscriber)
+    source = Scripted("Hello ", then=("world",))
+    stream = await context.resumable_stream("s", source)
+    assert await first_of(stream) == "Hello "
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.005)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    source.go_on.set()
+    await source.ended.wait()
+    assert await chunks_of(stream) == []
+
+
 async def test_chunks_come_back_as_they_were_said(instances: Instances) -> None:
     """Text, bytes, anything that JSON can carry; characters are counted in text, bytes in bytes."""
     one, other = await instances(2, replay_finished=True)

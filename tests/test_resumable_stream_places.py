@@ -150,6 +150,14 @@ def test_a_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
         create_resumable_stream_context(redis_url=url)
 
 
+async def test_the_original_takes_no_url(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    with pytest.raises(TypeError, match="redis_url"):
+        original.create_resumable_stream_context(redis_url=redis_url)
+    with pytest.raises(ValueError, match="redis_url"):
+        original.create_resumable_stream_context()
+
+
 async def test_all_ways_to_name_a_redis_meet_there(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = redis.asyncio.from_url(redis_url, decode_responses=True)
     monkeypatch.setenv("REDIS_URL", redis_url)
