@@ -10,6 +10,11 @@ from pathlib import Path
 WAIT_S = 20.0
 
 
+def complaints_of(stderr: str) -> list[str]:
+    """What a process has said and should not have; slow callbacks (asyncio's debug mode, on a busy machine) are none."""
+    return [line for line in stderr.splitlines() if not re.fullmatch(r"Executing <.* took [0-9.]+ seconds", line)]
+
+
 class AppProcess:
     """``app.py`` of a directory, started there. What it says is kept in ``lines``."""
 

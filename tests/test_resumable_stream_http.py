@@ -130,7 +130,7 @@ async def test_the_process_that_generates_is_killed(apps: Apps) -> None:
         assert text.startswith(seen)
         assert whole(1000).startswith(text)
         assert (await other.get("/streams/s4/state")).json() == {"state": "DONE"}
-        assert "producer-lost" in apps[1].output
+        await until(lambda: "producer-lost" in apps[1].output)  # it says why
         async with other.stream("GET", "/streams/s4", params={"resume_at": 5}) as answer:
             assert await some_of(answer, len(text) - 5) == text[5:]
         anew = await other.post("/streams/s4", params={"chunks": 2, "pause_s": 0})
@@ -156,7 +156,7 @@ async def test_a_stopped_process_leaves_quietly(apps: Apps) -> None:
         assert (await other.get("/streams/short")).status_code == 422  # it came to its end
         with pytest.raises(httpx.RemoteProtocolError):
             await other.get("/streams/long")
-        assert "shutdown" in apps[1].output
+        await until(lambda: "stream interrupted: shutdown" in apps[1].output)
 
 
 def test_an_app_without_its_redis_says_so_at_its_start(tmp_path: Path) -> None:
