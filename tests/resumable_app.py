@@ -11,7 +11,7 @@ WAIT_S = 20.0
 
 
 def complaints_of(stderr: str) -> list[str]:
-    """What a process has said and should not have; slow callbacks (asyncio's debug mode, on a busy machine) are none."""
+    """What a process should not have said; slow callbacks (debug mode, on a busy machine) do not count."""
     return [line for line in stderr.splitlines() if not re.fullmatch(r"Executing <.* took [0-9.]+ seconds", line)]
 
 
