@@ -606,4 +606,155 @@ SERVER = [
     ),
 ]
 
-FAULTS = [*RULES, *WORDS, *MEMORY, *SQLITE, *ENGINES, *SERVER]
+RSUITE = "tests/test_stores.py::TestRedis::"
+RMODEL = "tests/test_stores.py::TestRedisModel"
+RSTORE = "tests/test_redis_store.py::"
+RSTEPS = "tests/test_redis_steps.py::"
+RCHECK = "tests/test_redis_check.py::"
+FAULTY = "tests/test_redis_faults.py::"
+LOST = "tests/test_lost_events.py::"
+
+REDIS = [
+    Fault(
+        "redis: an old epoch may append",
+        "stores/redis/append.lua",
+        "if state[1] ~= epoch then return",
+        "if not state[1] then return",
+        [RSUITE + "test_p6_a_fenced_producer_can_neither_append_nor_close"],
+    ),
+    Fault(
+        "redis: an append may leave a gap",
+        "stores/redis/append.lua",
+        "if ARGV[2] - tail ~= 1 or last - tail < 1 then",
+        "if last - tail < 1 then",
+        [RMODEL],
+    ),
+    Fault(
+        "redis: a closed stream takes appends",
+        "stores/redis/append.lua",
+        "if state[2] ~= '1' then",
+        "if state[2] == 'x' then",
+        [RMODEL],
+    ),
+    Fault(
+        "redis: a commit does not look at the version",
+        "stores/redis/commit.lua",
+        "~= ARGV[1] then return false end",
+        "== nil then return false end",
+        [RMODEL],
+    ),
+    Fault(
+        "redis: a silent server is waited for",
+        "stores/redis/wire.py",
+        "if self._waiting and self._loop.time() - self.heard_at > REPLY_MAX_S:",
+        "if False:",
+        [FAULTY + "test_half_open"],
+    ),
+    Fault(
+        "redis: a flushed script is an error",
+        "stores/redis/router.py",
+        'if kind == "NOSCRIPT" and self._script is not None:',
+        'if kind == "NOSCRIPT!":',
+        [FAULTY + "test_scripts_flushed_in_mid_stream"],
+    ),
+    Fault(
+        "redis: what is lost with a connection is not told",
+        "stores/redis/wire.py",
+        "        for reply in waiting:\n            reply(over)\n",
+        "",
+        [FAULTY + "test_connections_killed_in_mid_stream[normal]"],
+    ),
+    Fault(
+        "redis: a lease goes by this machine's clock",
+        "stores/redis/presence.py",
+        "        self._ahead_s = redis_s - (asked_at + time.monotonic()) / 2",
+        "        pass",
+        [RSTORE + "test_leases_go_by_the_clock_of_redis_alone"],
+    ),
+    Fault(
+        "redis: the heartbeat sees no cancels",
+        "stores/redis/presence.py",
+        "        if found:\n            self._cancelled(",
+        "        if False:\n            self._cancelled(",
+        [RSTORE + "test_the_heartbeat_alone_sees_a_cancel"],
+    ),
+    Fault(
+        "redis: a claim of a maker who died stands for ever",
+        "stores/redis/claims.py",
+        " and time.monotonic() - since < CLAIM_MAX_S and not await self._is_gone(maker):",
+        ":",
+        [RSTEPS + "test_making_a_stream[dies]"],
+    ),
+    Fault(
+        "redis: a live stream's state hears nothing",
+        "stores/redis/commit.lua",
+        "    redis.call('PUBLISH', ARGV[2], hint)\n",
+        "",
+        [RSTORE + "test_a_cancel_is_signalled_within_50_ms"],
+    ),
+    Fault(
+        "redis: a forgotten stream's log stays",
+        "stores/redis/store.py",
+        "        loses_log = old.status is not Status.EXPIRED and (new is None or new.status is Status.EXPIRED)",
+        "        loses_log = False",
+        [RSTORE + "test_an_expired_stream_leaves_nothing_to_be_freed_when_it_is_forgotten"],
+    ),
+    Fault(
+        "redis: garbage for what has no log",
+        "stores/redis/store.py",
+        "old.status is not Status.EXPIRED and (new is None or new.status is Status.EXPIRED)",
+        "new is None or new.status is Status.EXPIRED",
+        [RSTORE + "test_an_expired_stream_leaves_nothing_to_be_freed_when_it_is_forgotten"],
+    ),
+    Fault(
+        "redis: databases hear each other",
+        "stores/redis/keys.py",
+        'channel = f"{name}:{database}" if database else name',
+        "channel = name",
+        [RSTORE + "test_databases_of_one_redis_do_not_hear_of_each_other"],
+    ),
+    Fault(
+        "redis: nothing is listed again",
+        "stores/redis/store.py",
+        "                    await self._list_again()\n",
+        "                    pass\n",
+        [LOST + "test_p5_lists_and_claims_that_were_lost_are_made_again"],
+    ),
+    Fault(
+        "redis: eviction is not looked at",
+        "stores/redis/check.py",
+        'if policy.startswith("allkeys-") and',
+        'if policy == "x" and',
+        [RCHECK + "test_a_redis_that_may_evict_streams_is_refused_unless_allowed"],
+    ),
+    Fault(
+        "redis: names in a URL are not decoded",
+        "stores/redis/address.py",
+        '(unquote(part) for part in credentials.partition(":"))',
+        '(part for part in credentials.partition(":"))',
+        [RCHECK + "test_every_form_of_url"],
+    ),
+    Fault(
+        "what was appended lately is not kept",
+        "producer.py",
+        "                    self._recent.add(batch)\n",
+        "                    pass\n",
+        [LOST + "test_p1_what_the_store_lost_is_appended_again"],
+    ),
+    Fault(
+        "a close that the store lost is not made again",
+        "streams.py",
+        "                elif end.outcome and self._store.replay_s:",
+        "                elif False:",
+        [LOST + "test_p5_a_close_that_the_store_lost_is_made_again"],
+    ),
+    Fault(
+        "a sweeper back from an outage trusts leases at once",
+        "retention.py",
+        "max(self._trust_leases_at, self._steady_since() + self._options.lease_s)",
+        "self._trust_leases_at",
+        [FAULTY + "test_who_comes_back_first_does_not_judge_the_others"],
+    ),
+]
+
+FAULTS = [*RULES, *WORDS, *MEMORY, *SQLITE, *ENGINES, *SERVER, *REDIS]

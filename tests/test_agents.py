@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.errors import GraphRecursionError
 from openai_server import Answer, OpenAIServer, ToolCall
 
+from playhead.adapters.langgraph.tool_calls import INTERRUPTED
 from playhead.agents import (
     ChatAgent,
     DemoChatModel,
@@ -35,7 +36,6 @@ from playhead.agents import (
     open_agent,
 )
 from playhead.agents.checkpoints import open_checkpoints
-from playhead.agents.history import INTERRUPTED
 from playhead.model import OutcomeKind
 
 pytest_plugins = ["agents_places"]
@@ -298,7 +298,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from playhead.agents import ChatAgent, build_graph, choose_model
 from playhead.agents.checkpoints import open_checkpoints
-from playhead.agents.history import INTERRUPTED
+from playhead.adapters.langgraph.tool_calls import INTERRUPTED
 
 @tool
 async def clock() -> str:

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from weakref import WeakValueDictionary
 
 from langchain_core.language_models import BaseChatModel
@@ -25,6 +25,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 
+from playhead.adapters.langgraph import stream_graph
 from playhead.model import OutcomeKind
 
 from .checkpoints import FencedSaver, StaleCheckpoint, open_checkpoints
@@ -97,12 +98,18 @@ class ChatAgent:
         calls: Calls = {}
         async with self._alone(thread_id), self._checkpointer.replying(thread_id):
             # "sync": a tool is not run before the message that calls it is on disk.
-            run = cast(
-                AsyncGenerator[tuple[BaseMessage, dict[str, Any]]],
-                self._graph.astream(asked, config, stream_mode="messages", durability="sync"),
+            run = stream_graph(
+                self._graph,
+                asked,
+                config,
+                stream_mode="messages",
+                subgraphs=False,
+                keeps_partial=False,  # `settle` does, whoever gets to it
+                durability="sync",
             )
             async with aclosing(run):
-                async for message, metadata in run:
+                async for part in run:
+                    message, metadata = part.data
                     for piece in pieces_of(message, metadata["langgraph_node"], calls):
                         yield piece
 

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 
+from playhead.adapters.langgraph.tool_calls import answers_to, close_tool_calls
 from playhead.model import OutcomeKind
 
-INTERRUPTED = "interrupted: this tool call was not finished, its result is unknown"
 _MARK = "playhead"
 
 
@@ -70,40 +70,7 @@ def whole(text: str) -> str:
 
 def sendable(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Return the messages as every provider takes them: no open tool call, no empty answer."""
-    return [m for m in close_tool_calls(messages) if not isinstance(m, AIMessage) or m.content or _calls(m)]
-
-
-def close_tool_calls(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """Return the messages with every unanswered tool call answered "interrupted", right behind its call."""
-    closed: list[BaseMessage] = []
-    # Call ids are unique within one message only: some servers number them anew for each answer.
-    open_calls: dict[str, ToolMessage] = {}
-    for message in messages:
-        if isinstance(message, ToolMessage):
-            open_calls.pop(message.tool_call_id, None)
-        else:
-            closed.extend(open_calls.values())
-            open_calls = _calls(message)
-        closed.append(message)
-    return [*closed, *open_calls.values()]
-
-
-def _calls(message: BaseMessage) -> dict[str, ToolMessage]:
-    """The tool calls of a message, each with the answer it gets if nobody gave one."""
-    if not isinstance(message, AIMessage):
-        return {}
-    # Calls with unreadable arguments are sent back to the provider too, and want an answer like the others.
-    found = [(call["id"] or "", call["name"]) for call in (*message.tool_calls, *message.invalid_tool_calls)]
-    return {
-        call_id: ToolMessage(
-            INTERRUPTED,
-            id=f"{message.id}:{call_id}:interrupted",
-            tool_call_id=call_id,
-            name=name,
-            status="error",
-        )
-        for call_id, name in found
-    }
+    return [m for m in close_tool_calls(messages) if not isinstance(m, AIMessage) or m.content or answers_to(m)]
 
 
 def settled(

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from playhead.adapters.langgraph import text_of, tool_call_chunks_of
 
 
 @dataclass(frozen=True)
@@ -61,26 +63,16 @@ def pieces_of(message: BaseMessage, node: str, calls: Calls) -> Iterator[Piece]:
     # A tool may ask a model of its own; what that one says is not the answer.
     if not isinstance(message, AIMessage) or node != "agent":
         return
-    if message.text:
-        yield TextPiece(str(message.text))
-    for place, name, call_id, args_json in _calls_in(message):
-        call = calls.setdefault((message.id, place), _Call())
-        call.id = call.id or call_id or ""
-        call.json += args_json or ""
+    if text := text_of(message):
+        yield TextPiece(text)
+    for chunk in tool_call_chunks_of(message):
+        call = calls.setdefault((message.id, chunk["index"]), _Call())
+        call.id = call.id or chunk["id"] or ""
+        call.json += chunk["args"] or ""
         # Some servers repeat the name in every chunk of a call.
-        if name and not call.told:
+        if chunk["name"] and not call.told:
             call.told = True
-            yield ToolCallPiece(name, call.id)
-
-
-def _calls_in(message: AIMessage) -> Iterator[tuple[Any, str | None, str | None, str | None]]:
-    """Yield (place in the message, name, id, arguments as JSON) of the calls; chunks have a part of it each."""
-    if isinstance(message, AIMessageChunk):
-        for chunk in message.tool_call_chunks:
-            yield chunk["index"], chunk["name"], chunk["id"], chunk["args"]
-    else:
-        for place, call in enumerate(message.tool_calls):
-            yield place, call["name"], call["id"], json.dumps(call["args"])
+            yield ToolCallPiece(chunk["name"], call.id)
 
 
 def _args_of(call_id: str, calls: Calls) -> dict[str, Any] | None:
