@@ -155,6 +155,9 @@ async def told_by_the_page(tmp_path: Path, *chunks: dict[str, object], status: s
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))
+        length = re.search(rb"content-length: (\d+)", asked[-1], re.IGNORECASE)
+        assert length is not None
+        await reader.readexactly(int(length[1]))  # who closes with something unread breaks the connection
         writer.write(f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n".encode())
         writer.writelines(json.dumps(chunk).encode() + b"\n" for chunk in chunks)
         await writer.drain()

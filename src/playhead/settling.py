@@ -7,6 +7,7 @@ whoever next reads the thread. The hook is idempotent by ``stream_id``; the stre
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from playhead.errors import StreamNotFound
@@ -54,8 +55,10 @@ class Settler:
         """Settle what earlier streams of a thread left unsettled, oldest first."""
         if self._hook is not None:
             query = Query(status=Status.CLOSED, thread_ids=(thread_id,), settled=False)
-            for info in reversed(await self._store.find(query)):
-                await self.stream(info)
+            for found in reversed(await self._store.find(query)):
+                with suppress(StreamNotFound):
+                    # As it is by now: another caller may have settled it while we waited for those before it.
+                    await self.stream(await self._store.load(found.stream_id))
 
     async def stream(self, info: StreamInfo) -> None:
         """Settle one closed stream, as far as it goes now; carried out even if the caller is cancelled."""
