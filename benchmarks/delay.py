@@ -16,7 +16,7 @@ from queue import SimpleQueue
 
 import uvloop
 
-from benchmarks.report import Report, percentile
+from benchmarks.report import Report, percentile, settle_down
 from playhead import Playhead
 
 STREAMS, EVENTS, PACE_S = 50, 150, 0.01
@@ -90,6 +90,7 @@ async def hops() -> list[float]:
 
 
 def run(report: Report) -> None:
+    settle_down()
     ours: dict[str, list[float]] = {"normal": [], "full": []}
     alone: dict[str, list[float]] = {"normal": [], "full": [], "hop": []}
     for _ in range(ROUNDS):

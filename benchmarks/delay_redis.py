@@ -15,8 +15,8 @@ import hiredis
 import uvloop
 
 from benchmarks.delay import EVENTS, PACE_S, STREAMS, source
-from benchmarks.redis_process import role, running_redis, settle_down
-from benchmarks.report import Report, percentile
+from benchmarks.redis_process import role, running_redis
+from benchmarks.report import Report, percentile, settle_down
 from playhead import Playhead
 
 ROUNDS = 5

@@ -1,6 +1,5 @@
 """A Redis of the benchmarks' own, on a free loopback port."""
 
-import gc
 import subprocess
 import sys
 import tempfile
@@ -23,12 +22,6 @@ def running_redis(*args: str) -> Iterator[RedisServer]:
             yield server
         finally:
             server.kill()
-
-
-def settle_down() -> None:
-    """As ``playhead serve`` does: what has been imported is not looked through by the garbage collector any more."""
-    gc.collect()
-    gc.freeze()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Rows of ratios: each is measured beside its baseline in the same run, alternating, and judged by medians."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
@@ -44,3 +45,9 @@ def alternate(*measures: Callable[[], float], repetitions: int = REPETITIONS) ->
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def settle_down() -> None:
+    """As ``playhead serve`` does: what has been imported is not looked through by the garbage collector any more."""
+    gc.collect()
+    gc.freeze()

@@ -42,8 +42,9 @@ LOOK_EVERY_S = 1.0
 REPLAY_S = 15.0
 """Longer than what a failover or a restart may lose: see docs/operations.md."""
 
-BUSY_S, HOLD_MAX_S = 0.002, 0.02
-"""When an answer took longer than the one, the next append of its stream waits for twice as long, or the other."""
+BUSY_S, HOLD_MAX_S, CALM_S = 0.002, 0.02, 0.1
+"""When an answer to several events took longer than the first, the next append of its stream waits: for as long as the
+answer took, and for twice as long each time that this happens again within the last; but not longer than the second."""
 
 _LOOK_STREAMS = 256
 _NEEDS_LEASE = (ClaimCommand, CloseDead, RequestCancel)
@@ -93,6 +94,7 @@ class RedisStore:
         self._appends_left = 0
         self._last_answer: asyncio.Future[None] | None = None
         self._held: list[tuple[asyncio.Future[None], Exception | None]] = []
+        self._held_at = self._hold_s = 0.0
 
     async def open(self) -> None:
         router = Router(self._address)
@@ -197,11 +199,14 @@ class RedisStore:
                 self._ours[stream_id] = version
                 self._watchers.tell(stream_id, None, None)
         loop = asyncio.get_running_loop()
-        took_s = loop.time() - append.handed_over_at
-        if self._held or took_s > BUSY_S:
+        now = loop.time()
+        took_s = now - append.handed_over_at
+        if len(append.batch.datas) > 1 and (self._held or took_s > BUSY_S):
             # More is asked of this process than it can do: let batches grow. Its readers have been told already.
             if not self._held:
-                loop.call_later(min(2 * took_s, HOLD_MAX_S), self._let_go)
+                before_s = self._hold_s if now - self._held_at < CALM_S else 0.0
+                self._hold_s, self._held_at = min(max(2 * before_s, took_s), HOLD_MAX_S), now
+                loop.call_later(self._hold_s, self._let_go)
             self._held.append((append.done, error))
         else:
             _resolve(append.done, error)
