@@ -12,16 +12,12 @@ It runs its own event loop in a thread: a client that blocks or is cancelled can
 
 import asyncio
 import json
-import socket
-import struct
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
-WAIT_LIMIT_S = 10.0
+from model_server import ModelServer, Request, read_request, reset, send_json
 
 
 @dataclass(frozen=True)
@@ -95,87 +91,24 @@ class Answer:
 
 
 @dataclass
-class Request:
-    """A request as it came in, and what became of it."""
-
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    chunks_sent: int = 0
-    finished: bool = False
-    """All of the answer was sent."""
-    disconnected: bool = False
-    """The client went away before that."""
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = self.body.get("messages", [])
-        return messages
-
-
-@dataclass
-class OpenAIServer:
+class OpenAIServer(ModelServer):
     """The server; a context manager. `url` is the base URL clients want, `requests` what has come in so far."""
 
     requests: list[Request] = field(default_factory=list)
-    url: str = ""
+    root: str = ""
     _answers: deque[Answer] = field(default_factory=deque)
 
-    def __enter__(self) -> Self:
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
-        self._thread.start()
-        assert self._started.wait(WAIT_LIMIT_S)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(WAIT_LIMIT_S)
-        assert not self._thread.is_alive()
+    @property
+    def url(self) -> str:
+        return f"{self.root}/v1"
 
     def answer(self, *answers: Answer) -> None:
         """Answer the next requests like this, one each."""
         self._answers.extend(answers)
 
-    def release(self) -> None:
-        """Let answers that hold go on, those to come included."""
-        self._loop.call_soon_threadsafe(self._released.set)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something about the requests is true; fail after `WAIT_LIMIT_S`."""
-        deadline_s = time.monotonic() + WAIT_LIMIT_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"never came true; requests: {self.requests}"
-            await asyncio.sleep(0.005)
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop, self._released = asyncio.Event(), asyncio.Event()
-        self._connections: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        self._started.set()
-        await self._stop.wait()
-        server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            await self._exchange(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client went away (noted where it matters, in the request), or the server stops
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request. Each has a connection of its own: clients keep no idle one that outlives a test."""
-        request = await _read_request(reader)
+        request = await read_request(reader)
         self.requests.append(request)
         answer = self._answers.popleft() if self._answers else Answer()
         if request.path != "/v1/chat/completions":
@@ -185,7 +118,7 @@ class OpenAIServer:
         elif answer.status != 200:
             await _send_error(writer, answer.status, "the test wants this", answer.retry_after_s)
         elif not request.body.get("stream"):
-            await _send_json(writer, 200, _completion(answer))
+            await send_json(writer, 200, _completion(answer))
         else:
             await self._stream_watched(request, answer, reader, writer)
             return
@@ -219,7 +152,7 @@ class OpenAIServer:
             if sent == answer.hold_after_chunks:
                 await self._released.wait()
             if sent == answer.reset_after_chunks:
-                _reset(writer)
+                reset(writer)
                 return
             if sent == answer.malformed_after_chunks:
                 await _write(writer, b'data: {"id": "half a ch\n\n', answer.bytes_per_write)
@@ -227,13 +160,6 @@ class OpenAIServer:
             request.chunks_sent += 1
         await _write(writer, b"data: [DONE]\n\n", answer.bytes_per_write)
         request.finished = True
-
-
-async def _read_request(reader: asyncio.StreamReader) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Request(head[0].split(" ")[1], headers, json.loads(body or b"{}"))
 
 
 def _problem(messages: list[dict[str, Any]]) -> str | None:
@@ -281,18 +207,4 @@ async def _send_error(
 ) -> None:
     kind = "rate_limit_error" if status == 429 else "invalid_request_error"
     extra = "" if retry_after_s is None else f"Retry-After: {retry_after_s:g}\r\n"
-    await _send_json(writer, status, {"error": {"message": message, "type": kind}}, extra)
-
-
-async def _send_json(writer: asyncio.StreamWriter, status: int, data: dict[str, Any], extra: str = "") -> None:
-    body = json.dumps(data).encode()
-    head = f"HTTP/1.1 {status} Local\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{extra}"
-    writer.write(head.encode("latin-1") + b"Connection: close\r\n\r\n" + body)
-    await writer.drain()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST instead of FIN: to the client the connection breaks, it does not end."""
-    linger_0 = struct.pack("ii", 1, 0)
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_0)
-    writer.transport.abort()
+    await send_json(writer, status, {"error": {"message": message, "type": kind}}, extra)

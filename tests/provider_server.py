@@ -11,15 +11,13 @@ It runs its own event loop in a thread: a client that blocks or is cancelled can
 
 import asyncio
 import json
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from openai_server import WAIT_LIMIT_S, Request, _read_request, _reset, _send_json
+from model_server import ModelServer, Request, read_request, reset, send_json
 
 Item = dict[str, Any]
 RESPONSE_ID = "resp_1"
@@ -91,7 +89,7 @@ def response_events(words: Sequence[str], *, end: str = "response.completed", **
 
 
 @dataclass
-class ProviderServer:
+class ProviderServer(ModelServer):
     """The server; a context manager. ``url`` is OpenAI's base URL, ``root`` Anthropic's."""
 
     events: list[Item]
@@ -105,79 +103,31 @@ class ProviderServer:
     def url(self) -> str:
         return f"{self.root}/v1"
 
-    def __enter__(self) -> Self:
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True)
-        self._thread.start()
-        assert self._started.wait(WAIT_LIMIT_S)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(WAIT_LIMIT_S)
-        assert not self._thread.is_alive()
-
     def serve(self, *cuts: Cut) -> None:
         """Let the next streaming connections go like this, one each."""
         self._cuts.extend(cuts)
-
-    def release(self) -> None:
-        """Let connections that hold go on, those to come included."""
-        self._loop.call_soon_threadsafe(self._released.set)
 
     def asked(self, what: str) -> list[Request]:
         """The requests whose path holds this."""
         return [request for request in self.requests if what in request.path]
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something about the requests is true; fail after `WAIT_LIMIT_S`."""
-        deadline_s = time.monotonic() + WAIT_LIMIT_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"never came true; requests: {self.requests}"
-            await asyncio.sleep(0.005)
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop, self._released = asyncio.Event(), asyncio.Event()
-        self._connections: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.root = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        self._started.set()
-        await self._stop.wait()
-        server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            await self._exchange(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client went away (noted where it matters, in the request), or the server stops
-        finally:
-            self._connections.discard(task)
-            writer.close()
-
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request. Each has a connection of its own."""
-        request = await _read_request(reader)
+        request = await read_request(reader)
         self.requests.append(request)
         place = urlsplit(request.path)
         query = parse_qs(place.query)
         if place.path.endswith("/cancel") and not self.refuses_cancel:
             self.status = "cancelled"
-            await _send_json(writer, 200, response("cancelled"))
+            await send_json(writer, 200, response("cancelled"))
         elif place.path.endswith(RESPONSE_ID) and query.get("stream") != ["true"]:
-            await _send_json(writer, 200, response(self.status))
+            await send_json(writer, 200, response(self.status))
         elif place.path.endswith(("/responses", "/messages", "/completions", RESPONSE_ID)):
             after = int(query.get("starting_after", ["-1"])[0])
             await self._stream_watched(request, after, reader, writer)
             return
         else:
-            await _send_json(writer, 404, {"error": {"message": f"no such path: {place.path}"}})
+            await send_json(writer, 404, {"error": {"message": f"no such path: {place.path}"}})
         request.finished = True
 
     async def _stream_watched(
@@ -201,7 +151,7 @@ class ProviderServer:
         if cut.status != 200:
             extra = "" if cut.retry_after_s is None else f"Retry-After: {cut.retry_after_s:g}\r\n"
             error = {"type": "rate_limit_error" if cut.status == 429 else "server_error", "message": cut.words}
-            await _send_json(writer, cut.status, {"type": "error", "error": error}, extra + "x-request-id: req_7\r\n")
+            await send_json(writer, cut.status, {"type": "error", "error": error}, extra + "x-request-id: req_7\r\n")
             return
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
         await writer.drain()
@@ -222,7 +172,7 @@ class ProviderServer:
             if cut.how == "reset":
                 # What was sent must have been read: a reset takes away what still waits in the socket.
                 await asyncio.sleep(0.02)
-                _reset(writer)
+                reset(writer)
             elif cut.how == "hold":
                 await self._released.wait()
                 writer.write(frames[whole][cut.then_bytes :] + b"".join(frames[whole + 1 :]))
