@@ -22,9 +22,11 @@ def test_there_are_enough_of_them() -> None:
 def test_every_fault_can_be_planted(fault: Fault) -> None:
     sound = (SRC / fault.file).read_text()
     assert sound.count(fault.old) == 1
-    ast.parse(sound.replace(fault.old, fault.new))
+    if fault.file.endswith(".py"):  # the others are Lua
+        ast.parse(sound.replace(fault.old, fault.new))
     for test in fault.tests:
         path, *_, name = test.partition("[")[0].split("::")
-        assert f"def {name}(" in (ROOT / path).read_text() or f"{name} = " in (ROOT / path).read_text() or hasattr(
+        text = (ROOT / path).read_text()
+        assert any(shape in text for shape in (f"def {name}(", f"class {name}(", f"{name} = ")) or hasattr(
             StoreSuite, name
-        )  # fmt: skip
+        )
