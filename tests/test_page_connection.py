@@ -120,7 +120,7 @@ async def test_seven_tabs_with_seven_answers_share_one_connection(server: Server
     await eventually(lambda: len(following) == 1)
     for page in pages:
         await page.click("#send")
-        await expect(page.locator(MARK)).to_contain_text("Stopped")
+        await expect(page.locator(MARK)).to_contain_text("Stopped", timeout=20_000)
         events = await server.http.get("/v1/thread", params={"thread_id": page.url.rpartition("=")[2]})
         assert await source_of(page) == events.json()[-1]["content"]
 
