@@ -167,6 +167,7 @@ async def test_something_else_under_our_keys(redis_url: str, redis_server: Redis
         ("ERR Error running script (call to f_5f): @user_script:14: -READONLY You can't write.", "READONLY"),
         ("ERR Error running script (call to f_5f): @user_script:14: @user_script: 14: -OOM command not", "OOM"),
         ("ERR Error running script (call to f_5f): @user_script:1: user_script:1: attempt to index", "ERR"),
+        ("ERR Protocol error: unauthenticated multibulk length", "NOAUTH"),
         ("NOSCRIPT No matching script. Please use EVAL.", "NOSCRIPT"),
     ],
 )

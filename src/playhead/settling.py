@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from playhead.errors import StreamNotFound
+from playhead.errors import StoreError, StreamNotFound
 from playhead.log import Settle
 from playhead.model import Status, StreamInfo
 from playhead.store import Query, Store
@@ -83,5 +83,7 @@ class Settler:
             await self._store.apply(info.stream_id, Settle())
         except StreamNotFound:
             logger.info("stream %s: deleted before it was settled", info.stream_id)
+        except StoreError as error:
+            logger.warning("stream %s: not settled yet; it will be tried again: %s", info.stream_id, error)
         except Exception:
             logger.exception("stream %s: not settled yet; it will be tried again", info.stream_id)

@@ -37,6 +37,8 @@ _IN_SCRIPT = re.compile(r"ERR Error running script .*?-([A-Z]+) ")
 def kind_of(error: hiredis.ReplyError) -> str:
     """The first word: ``MOVED``, ``NOSCRIPT``, ``ERR`` …; Redis 6 says that of a script's command in the middle."""
     text = str(error)
+    if text.startswith("ERR Protocol error: unauthenticated"):  # instead of NOAUTH, when a command has many words
+        return "NOAUTH"
     inner = _IN_SCRIPT.match(text)
     return inner[1] if inner else text.partition(" ")[0]
 
