@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +22,10 @@ OPTION_NAMES = {field.name for field in fields(Options)}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Only loopback is talked to: no client here, and in no process started from here, need read the machine's
+    # certificates first (37 ms for each httpx client, and a failed test when somebody is just writing them).
+    os.environ.pop("SSL_CERT_FILE", None)
+    os.environ["SSL_CERT_DIR"] = os.devnull
     config.addinivalue_line("markers", "proves(*ids): requirements of PROTOCOL.md that this test proves")
 
 
