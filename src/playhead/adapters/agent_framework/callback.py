@@ -15,7 +15,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import wait
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +32,7 @@ from .recorder import Recorder
 from .run import CURRENT, Run
 
 STALLED_AFTER_S = 600.0
+_BEGUN_WITHIN_S = 2.0
 _RECORDED_WITHIN_S = 90.0
 _RUNS_MAX = 10_000
 
@@ -175,6 +176,8 @@ class PlayheadResponseCallback(AgentResponseCallbackProtocol):
         For whoever hosts agents; ``PlayheadAgentWorker`` does it. The agent's loop must inherit the context.
         """
         run = self._begin(context, agent)
+        if run is not None:  # a request that was cancelled before it began must not be answered
+            wait([run.begun], _BEGUN_WITHIN_S)
         token = CURRENT.set(run)
         try:
             yield run
@@ -186,7 +189,8 @@ class PlayheadResponseCallback(AgentResponseCallbackProtocol):
             CURRENT.reset(token)
             if run is not None:
                 run.fail("the run ended without an answer")
-                _wait(run.recorded, run)
+                if wait([run.recorded], _RECORDED_WITHIN_S).not_done:
+                    logger.error("%r: its end is not stored yet", run)
 
     # ---- life --------------------------------------------------------------------------------------
 
@@ -204,10 +208,3 @@ class PlayheadResponseCallback(AgentResponseCallbackProtocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _wait(recorded: "Future[None]", run: Run) -> None:
-    try:
-        recorded.result(_RECORDED_WITHIN_S)
-    except TimeoutError:
-        logger.error("%r: its end is not stored yet", run)

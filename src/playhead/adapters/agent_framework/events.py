@@ -2,7 +2,7 @@
 
 An update is a piece of a message: who says it, and some contents. One event for each thing in it:
 
-    agent.message     JSON: role, author, ids … only when one of them is another than before
+    agent.message     JSON: role, author, ids … whole, when one of them is another than before
     text              the text itself, when it is nothing but text
     function_call, function_result, text_reasoning, usage, error …
                       JSON: the content as the framework writes it, under the framework's name for it
@@ -58,9 +58,11 @@ class Transcript:
         drafts: list[Draft] = []
         if update.merge_mode == "replace":  # begins its message anew, whatever that was
             drafts.append(event(MESSAGE, plain({**message, "merge_mode": "replace"})))
-        elif changed := {name: value for name, value in message.items() if self._message.get(name) != value}:
-            drafts.append(event(MESSAGE, plain(changed)))
-        self._message |= message
+        elif message.items() <= self._message.items():
+            message = self._message
+        else:
+            drafts.append(event(MESSAGE, plain(message)))
+        self._message = message
         for content in update.contents:
             drafts += _of_content(content)
         if any(rest.values()):

@@ -138,7 +138,9 @@ class Recorder:
 
     async def _record(self, run: Run) -> None:
         try:
-            if (source := await self._start(run)) is not None:
+            source = await self._start(run)
+            run.begun.set_result(None)
+            if source is not None:
                 await source.closed.wait()
                 info = await self._playhead.wait(source.stream_id, principal=run.owner)
                 if info.cancel is not None or run.has_stalled:
@@ -151,6 +153,8 @@ class Recorder:
             logger.exception("%r is not recorded", run)
         finally:
             run.let_go()
+            if not run.begun.done():
+                run.begun.set_result(None)
             run.recorded.set_result(None)
 
     async def _start(self, run: Run) -> Source | None:

@@ -44,6 +44,7 @@ class Run:
         agent: the name that it is registered under.
         task: the framework's task of this run, as far as it is known.
         is_over: nothing that it says is recorded any more.
+        begun: done when it is known whether it is recorded, and whether it was cancelled before it began.
         recorded: done when the run's stream is closed, or it is certain that there is none.
     """
 
@@ -63,6 +64,7 @@ class Run:
         self.transcript = Transcript()
         self.is_over = False
         self.has_stalled = False
+        self.begun: Future[None] = Future()
         self.recorded: Future[None] = Future()
         self._loop = loop
         self._stalled_after_s = stalled_after_s

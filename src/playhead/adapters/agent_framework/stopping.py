@@ -9,8 +9,9 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from agent_framework import AgentResponse, AgentResponseUpdate, ResponseStream
@@ -36,37 +37,25 @@ class StoppableAgent:
         run = CURRENT.get()
         if run is None:
             return self._agent.run(*args, **kwargs)
-        if run.is_stopped:
-            return _nothing_more(run, streams=bool(kwargs.get("stream")))
-        answer = self._agent.run(*args, **kwargs)
-        return _streamed(run, answer) if kwargs.get("stream") else _whole(run, answer)
+
+        async def ask() -> Any:
+            # Called where it is read: agents set context variables when they begin, and reset them when they end.
+            answer = self._agent.run(*args, **kwargs)
+            return await answer if inspect.isawaitable(answer) else answer
+
+        if kwargs.get("stream"):
+            reading = _Reading(run, ask)
+            return ResponseStream(reading.updates(), finalizer=reading.response)
+        return _whole(run, ask)
 
 
-async def _nothing_more(run: Run, *, streams: bool) -> Any:
-    async def none() -> AsyncGenerator[AgentResponseUpdate]:
-        no_updates: list[AgentResponseUpdate] = []
-        for update in no_updates:
-            yield update
-
-    said = partial(run.transcript.updates)
-    return ResponseStream(none(), finalizer=lambda _: said) if streams else said
+Ask = Callable[[], Coroutine[Any, Any, Any]]
 
 
-async def _streamed(run: Run, answer: Any) -> Any:
-    """The agent's stream, stoppable. What is no stream is given back as it is: the framework knows what to do."""
-    stream = await answer if inspect.isawaitable(answer) else answer
-    if not hasattr(stream, "__aiter__"):
-        return stream
-    reading = _Reading(run, stream)
-    return ResponseStream(reading.updates(), finalizer=reading.response)
-
-
-async def _whole(run: Run, answer: Any) -> Any:
+async def _whole(run: Run, ask: Ask) -> Any:
     """The agent's response without streaming, stoppable."""
-
-    async def ask() -> Any:
-        return await answer if inspect.isawaitable(answer) else answer
-
+    if run.is_stopped:
+        return partial(run.transcript.updates)
     work = _Work(run, ask())
     try:
         await work.ended()
@@ -78,8 +67,10 @@ async def _whole(run: Run, answer: Any) -> Any:
 class _Work:
     """A part of a run in a task of its own, which is cancelled when the run is to stop."""
 
-    def __init__(self, run: Run, work: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, run: Run, work: Coroutine[Any, Any, Any], news: asyncio.Event | None = None) -> None:
+        """``news`` is set when the work has ended, or is to stop."""
         self._run = run
+        self._news = news or asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._grace: asyncio.TimerHandle | None = None
@@ -95,10 +86,12 @@ class _Work:
     def _stop(self) -> None:
         if self._grace is None:
             self.is_stopping = True
+            self._news.set()
             self.task.cancel()
             self._grace = self._loop.call_later(GRACE_S, self._tell)
 
     def _tell(self) -> None:
+        self._news.set()
         if not self._over.done():
             self._over.set_result(None)
 
@@ -129,9 +122,9 @@ class _Work:
 class _Reading:
     """A stream read by one task from its start to its final response: some clients must be left where entered."""
 
-    def __init__(self, run: Run, stream: Any) -> None:
+    def __init__(self, run: Run, ask: Ask) -> None:
         self._run = run
-        self._stream = stream
+        self._ask = ask
         self._read: deque[AgentResponseUpdate] = deque()
         self._news = asyncio.Event()
         self._taken = asyncio.Event()
@@ -139,8 +132,10 @@ class _Reading:
 
     async def updates(self) -> AsyncGenerator[AgentResponseUpdate]:
         """All updates. Raises: what the agent's stream raised, also for its final response."""
-        work = _Work(self._run, self._pump())
-        work.task.add_done_callback(lambda _: self._news.set())
+        if self._run.is_stopped:
+            self._response = partial(self._run.transcript.updates)
+            return
+        work = _Work(self._run, self._pump(), self._news)
         try:
             while not (work.is_stopping or (work.task.done() and not self._read)):
                 while self._read and not work.is_stopping:
@@ -155,12 +150,13 @@ class _Reading:
             await work.end()
 
     async def _pump(self) -> Any:
-        async for update in self._stream:
+        stream = await self._ask()
+        async for update in stream:
             self._read.append(update)
             self._taken.clear()
             self._news.set()
             await self._taken.wait()
-        return await self._stream.get_final_response()
+        return await stream.get_final_response()
 
     def response(self, _: Sequence[AgentResponseUpdate]) -> AgentResponse[Any]:
         response: AgentResponse[Any] = self._response
@@ -176,5 +172,6 @@ def partial(updates: Sequence[AgentResponseUpdate]) -> AgentResponse[Any]:
         message.contents = [
             content for content in message.contents if content.type != "function_call" or content.call_id in answered
         ]
+    response.created_at = response.created_at or datetime.now(UTC).isoformat()
     response.messages = [message for message in response.messages if message.contents]
     return response
