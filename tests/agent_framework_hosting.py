@@ -9,7 +9,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -52,9 +52,17 @@ def running_backend() -> Iterator[str]:
 
 @contextlib.contextmanager
 def running_worker(
-    address: str, recorder: PlayheadResponseCallback, *agents: Any, recorded: bool = True, **more: Any
+    address: str,
+    recorder: PlayheadResponseCallback,
+    *agents: Any,
+    recorded: bool = True,
+    stop: Callable[[Callable[[], None]], object] = lambda stop: stop(),
+    **more: Any,
 ) -> Iterator[Any]:
-    """A worker in this process. ``recorded``: a PlayheadAgentWorker, else the framework's own."""
+    """A worker in this process. ``recorded``: a PlayheadAgentWorker, else the framework's own.
+
+    ``stop`` is given what stops the worker, which takes the framework a second.
+    """
     hub = TaskHubGrpcWorker(host_address=address)
     worker = PlayheadAgentWorker(hub, recorder) if recorded else DurableAIAgentWorker(hub, recorder)
     for agent in agents:
@@ -64,7 +72,7 @@ def running_worker(
         yield worker
     finally:
         recorder.close(grace_s=0.1)
-        worker.stop()
+        stop(worker.stop)
 
 
 class Asker:

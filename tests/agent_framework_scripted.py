@@ -93,13 +93,13 @@ class ScriptedChatClient(FunctionInvocationLayer, BaseChatClient):
                 yield update(Content.from_function_call("c1", "", arguments=f'"{value}"}}'))
             elif verb == "wait":
                 await until(partial(os.path.exists, value), 60.0)
-            elif verb in ("hang", "stubborn"):
+            elif verb == "hang":
+                await asyncio.Event().wait()
+            elif verb == "stubborn":
                 try:
                     await asyncio.Event().wait()
                 except asyncio.CancelledError:
-                    if verb == "hang":
-                        raise
-                    await asyncio.Event().wait()
+                    await until(partial(os.path.exists, value), 60.0)
             elif verb in ("fail", "retry"):
                 raise RuntimeError(f"the provider broke, key {KEY}")
 

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,28 @@ def store(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/runs.db"
 
 
+@pytest.fixture(scope="module")
+def later() -> Iterator[ThreadPoolExecutor]:
+    """What the framework takes its time for, while the next tests run; all done after the last one."""
+    with ThreadPoolExecutor(64) as threads:
+        yield threads
+
+
 @pytest.fixture
-def backend() -> Iterator[str]:
-    with running_backend() as address:
-        yield address
+def stops() -> list[Future[None]]:
+    return []
+
+
+@pytest.fixture
+def backend(later: ThreadPoolExecutor, stops: list[Future[None]]) -> Iterator[str]:
+    backend = running_backend()
+    yield backend.__enter__()
+
+    def stop() -> None:
+        wait(stops)
+        backend.__exit__(None, None, None)
+
+    later.submit(stop)
 
 
 @pytest.fixture
@@ -52,15 +71,19 @@ def asker(backend: str) -> Iterator[Asker]:
 
 
 @pytest.fixture
-def serve(backend: str, store: str) -> Iterator[Serve]:
+def serve(backend: str, store: str, later: ThreadPoolExecutor, stops: list[Future[None]]) -> Iterator[Serve]:
     """Begin a worker; gives its model."""
+
+    def stop(what: Callable[[], None]) -> None:
+        stops.append(later.submit(what))
+
     with ExitStack() as workers:
 
         def begin(*names: str, recorded: bool = True, **settings: Any) -> ScriptedChatClient:
             model = ScriptedChatClient()
             agents = [scripted_agent(name, model) for name in names or (AGENT,)]
             callback = PlayheadResponseCallback(store, **settings)
-            workers.enter_context(running_worker(backend, callback, *agents, recorded=recorded))
+            workers.enter_context(running_worker(backend, callback, *agents, recorded=recorded, stop=stop))
             return model
 
         yield begin
@@ -426,16 +449,20 @@ async def test_an_agent_that_ignores_its_cancel_is_left_behind(
     reader: AgentStreamReader,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(stopping, "GRACE_S", 0.2)
     serve()
-    asker.ask("say:2 stubborn", "stubborn")
+    asker.ask(f"say:2 stubborn:{tmp_path}/go", "stubborn")
     await read_until(reader, "stubborn", "w2 ")
     assert await reader.cancel("stubborn")
     assert (await read(reader, "stubborn"))[-1].error == "cancelled"
     asker.ask("say:1", "stubborn")
     assert text_of(await read(reader, "stubborn")) == said(1)
     assert "goes on all the same" in caplog.text
+    assert len(stopping._left_behind) == 1
+    (tmp_path / "go").touch()
+    await until(lambda: not stopping._left_behind)
 
 
 # ---- readers and their questions -------------------------------------------------------------------

@@ -22,6 +22,8 @@ GRACE_S = 5.0
 
 logger = logging.getLogger("playhead")
 
+_left_behind: set["asyncio.Task[Any]"] = set()
+
 
 class StoppableAgent:
     """The agent itself, but for ``run``."""
@@ -115,6 +117,8 @@ class _Work:
             self._grace.cancel()
         if not self.task.done():
             logger.warning("%r was stopped, and goes on all the same; nobody listens", self._run)
+            _left_behind.add(self.task)  # loops know their tasks only weakly
+            self.task.add_done_callback(_left_behind.discard)
         elif not self.task.cancelled() and (error := self.task.exception()) is not None and self.is_stopping:
             logger.info("%r failed while it was being stopped: %r", self._run, error)
 
