@@ -22,9 +22,10 @@ except ImportError as missing:
         " pip install 'playhead[agent-framework]'"
     ) from missing
 
+from .chunks import StreamChunk
 from .direct import record_agent_run
 from .events import agent_response_of, text_of, update_of
-from .reader import AgentStreamReader, StreamChunk, correlation_id_of
+from .reader import AgentStreamReader, correlation_id_of
 
 if TYPE_CHECKING:
     from .callback import PlayheadResponseCallback

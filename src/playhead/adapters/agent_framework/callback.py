@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent_framework import AgentResponse, AgentResponseUpdate
-from agent_framework_durabletask import AgentCallbackContext, AgentResponseCallbackProtocol
+from agent_framework_durabletask import AgentCallbackContext, AgentEntity, AgentResponseCallbackProtocol
 
 from playhead.errors import PlayheadError
 from playhead.model import check_seconds
@@ -92,7 +92,7 @@ class PlayheadResponseCallback(AgentResponseCallbackProtocol):
                 run.finish(response)
                 self._forget(run)
                 async with asyncio.timeout(_RECORDED_WITHIN_S):
-                    await asyncio.wrap_future(run.recorded)
+                    await asyncio.shield(asyncio.wrap_future(run.recorded))
 
             await self._told(run, finish)
 
@@ -117,7 +117,7 @@ class PlayheadResponseCallback(AgentResponseCallbackProtocol):
         with self._lock:
             run = self._runs.get(context.correlation_id)
             if run is not None:
-                return None if run.task is not None and run.task is not task else run
+                return None if run.task is not task and _is_of_entity(task) and _is_of_entity(run.task) else run
             run = self._begin(context, context.agent_name)
             if run is None:
                 return None
@@ -131,20 +131,10 @@ class PlayheadResponseCallback(AgentResponseCallbackProtocol):
     def _begin(self, context: AgentCallbackContext, agent: str) -> Run | None:
         owner = self._owner(context) if callable(self._owner) else self._owner
         try:
-            run = Run(
-                self._recorder,
-                self._recorder.loop(),
-                context.correlation_id,
-                context.session_id,
-                agent,
-                owner,
-                self._stalled_after_s,
-            )
-            self._recorder.begin(run)
+            return self._recorder.begin(context.correlation_id, context.session_id, agent, owner, self._stalled_after_s)
         except PlayheadError as error:
             logger.error("run %s is not recorded: %s", context.correlation_id, error)
             return None
-        return run
 
     def _task_ended(self, run: Run, task: "asyncio.Task[Any]") -> None:
         run.task = None
@@ -208,3 +198,8 @@ class PlayheadResponseCallback(AgentResponseCallbackProtocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_of_entity(task: "asyncio.Task[Any] | None") -> bool:
+    """Is this the framework's own task of a run? Else the app hands updates on in tasks of its own."""
+    return task is not None and getattr(task.get_coro(), "cr_code", None) is AgentEntity.run.__code__

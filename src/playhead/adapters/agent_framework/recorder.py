@@ -17,11 +17,10 @@ import atexit
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from playhead.errors import (
     Draining,
@@ -61,30 +60,25 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._is_closed = False
-        self._tasks: set[asyncio.Task[Any]] = set()
-        atexit.register(_at_exit, weakref.ref(self))
+        self._at_exit = partial(_at_exit, weakref.ref(self))
+        atexit.register(self._at_exit)
 
     # ---- any thread --------------------------------------------------------------------------------
 
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop. Raises: Draining when this recorder is closed."""
-        with self._lock:
+    def begin(self, correlation_id: str, key: str | None, agent: str, owner: str | None, stalled_after_s: float) -> Run:
+        """A run that is recorded from now to its end. Raises: Draining when this recorder is closed."""
+        with self._lock:  # so that it comes before closing, which waits for it, or not at all
             if self._is_closed:
                 raise Draining("this worker is shutting down; its runs are not recorded any more")
             if self._loop is None:
-                loop = self._loop = asyncio.new_event_loop()
+                self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
-                    target=_run_loop, args=(loop,), name="playhead agent-framework", daemon=True
+                    target=_run_loop, args=(self._loop,), name="playhead agent-framework", daemon=True
                 )
                 self._thread.start()
-            return self._loop
-
-    def begin(self, run: Run) -> None:
-        """Record a run, from now to its end."""
-        self._submit(self.loop(), lambda: self._record(run))
-
-    def _submit(self, loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]]) -> "Future[T]":
-        return asyncio.run_coroutine_threadsafe(make(), loop)
+            run = Run(self, self._loop, correlation_id, key, agent, owner, stalled_after_s)
+            asyncio.run_coroutine_threadsafe(self._record(run), self._loop)
+            return run
 
     def close(self, grace_s: float = 5.0) -> None:
         """Give runs ``grace_s`` to end by themselves, close the rest ``interrupted``, end the thread. Idempotent.
@@ -94,12 +88,12 @@ class Recorder:
         with self._lock:
             is_first, self._is_closed = not self._is_closed, True
             loop, thread = self._loop, self._thread
+        atexit.unregister(self._at_exit)
         if loop is None or thread is None or not is_first:
             return
         try:
-            self._submit(loop, lambda: self._close(grace_s)).result(
-                grace_s + self.options.cancel_grace_s + 3 * _LAST_WORDS_S
-            )
+            closing = asyncio.run_coroutine_threadsafe(self._close(grace_s), loop)
+            closing.result(grace_s + self.options.cancel_grace_s + 3 * _LAST_WORDS_S)
         except TimeoutError:
             logger.error("the store does not answer; what runs are recorded is left for others to close")
         finally:
@@ -113,7 +107,7 @@ class Recorder:
         if loop is not None and not is_closed and self._is_open:
             # Not more than that: threads that closing a store needs cannot be had any more.
             with suppress(TimeoutError, PlayheadError):
-                self._submit(loop, lambda: self._playhead.drain(0)).result(_LAST_WORDS_S)
+                asyncio.run_coroutine_threadsafe(self._playhead.drain(0), loop).result(_LAST_WORDS_S)
 
     # ---- the recorder's loop -----------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ class Run:
             return
         self._put(self.transcript.add(update))
         while (room := self._crowded()) is not None:
-            await asyncio.wrap_future(room)
+            await asyncio.shield(asyncio.wrap_future(room))  # others wait for it, too
 
     def finish(self, response: AgentResponse[Any]) -> None:
         """The framework has the whole answer: completed. First end wins."""
