@@ -47,13 +47,16 @@ class ScriptedChatClient(FunctionInvocationLayer, BaseChatClient):
     asked: what the model was asked, each time: role and text of each message, and whether it was to stream.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, always: str | None = None) -> None:
+        """``always``: what it does, whatever it is told."""
         super().__init__()
+        self._always = always
         self.asked: list[tuple[list[tuple[str, str]], bool]] = []
 
     def _inner_get_response(self, *, messages: Sequence[Message], stream: bool, options: Any, **kwargs: Any) -> Any:
         self.asked.append(([(message.role, message.text) for message in messages], stream))
-        commands = [message.text for message in messages if message.role == "user"][-1].split()
+        told = [message.text for message in messages if message.role == "user"][-1]
+        commands = (self._always or told).split()
         has_result = messages[-1].role == "tool"
         called = next((place for place, command in enumerate(commands) if command.startswith("tool:")), None)
         if called is not None:
