@@ -210,6 +210,19 @@ async def test_a_reader_waits_for_the_turn_that_is_to_come(
         assert not another._playhead._news._told
 
 
+async def test_no_turn_is_passed_over(serve: Serve, asker: Asker, reader: AgentStreamReader, store: str) -> None:
+    serve()
+    asker.ask("say:1", "queue")
+    first = await read(reader, "queue")
+    ids = [asker.ask(f"say:{count}", "queue") for count in (2, 3, 4)]
+    async with AgentStreamReader(store, starts_within_s=PATIENCE_S) as another:
+        await read(another, "queue", correlation_id=ids[2])
+        assert text_of(await read(another, "queue", first[-1].cursor)) == said(2)
+    assert [text_of(await read(reader, "queue")) for _ in range(2)] == [said(2), said(3)]
+    assert text_of(await read(reader, "queue", correlation_id=ids[0])) == said(2)
+    assert text_of(await read(reader, "queue")) == said(4)
+
+
 async def test_waiting_has_a_limit(reader: AgentStreamReader) -> None:
     begin = time.monotonic()
     (chunk,) = await read(reader, "nobody", starts_within_s=0.3)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_framework import WorkflowBuilder
+from agent_framework import AgentResponse, AgentResponseUpdate, Content, WorkflowBuilder
 from agent_framework_durabletask import DurableWorkflowClient
 from agent_framework_hosting import WorkerProcess, clean_environment, running_backend
 from agent_framework_scripted import ScriptedChatClient, scripted_agent, words
@@ -14,6 +14,7 @@ from durabletask.client import TaskHubGrpcClient
 from durabletask.worker import TaskHubGrpcWorker
 
 from playhead.adapters.agent_framework import AgentStreamReader, PlayheadAgentWorker, PlayheadResponseCallback
+from playhead.adapters.agent_framework.run import PENDING_MAX_BYTES, Run, Source
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -55,7 +56,7 @@ async def test_a_process_that_exits_without_closing_ends_its_runs(redis_url: str
     assert chunks[-1].error == "interrupted: shutdown"
 
 
-async def test_agents_of_a_workflow_are_recorded_side_by_side(tmp_path: Path) -> None:
+async def test_agents_of_a_workflow_are_recorded(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/runs.db"
     first, second = scripted_agent("Planner"), scripted_agent("Critic", ScriptedChatClient("say:5"))
     workflow = WorkflowBuilder(name="trip", start_executor=first, output_from=[second]).add_edge(first, second).build()
@@ -73,6 +74,29 @@ async def test_agents_of_a_workflow_are_recorded_side_by_side(tmp_path: Path) ->
                     assert chunks[-1].error is None
         finally:
             worker.stop()
+
+
+async def test_an_agent_waits_when_much_is_pending_and_goes_on_when_there_is_room() -> None:
+    run = Run(None, asyncio.get_running_loop(), "request-1", "s1", "TravelPlanner", None, 60.0)
+    source = Source(run, "request-1")
+    large = AgentResponseUpdate(contents=[Content.from_text("x" * PENDING_MAX_BYTES)])
+    saying = [asyncio.create_task(run.say(large)) for _ in range(3)]
+    await asyncio.wait(saying, timeout=0.05)
+    assert not any(task.done() for task in saying)
+    saying[0].cancel()
+    await asyncio.wait(saying[:1])
+    taken = 0
+    while taken < 3 * PENDING_MAX_BYTES:
+        taken += len((await anext(source)).data)
+    reading = asyncio.create_task(anext(source))
+    async with asyncio.timeout(5):
+        await asyncio.gather(*saying[1:])
+    run.finish(AgentResponse.from_updates(run.transcript.updates))
+    with pytest.raises(StopAsyncIteration):
+        await reading
+    await run.say(large)
+    await source.aclose()
+    assert (run.is_over, source.closed.is_set(), len(run._pending)) == (True, True, 0)
 
 
 def test_a_worker_process_ends_cleanly(tmp_path: Path) -> None:
