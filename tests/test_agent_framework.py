@@ -23,11 +23,13 @@ from streaming import until
 from playhead import CursorOfAnotherStream, Options, OutcomeKind, Playhead
 from playhead.adapters.agent_framework import (
     AgentStreamReader,
+    PlayheadAgentWorker,
     PlayheadResponseCallback,
     StreamChunk,
     agent_response_of,
     stopping,
 )
+from playhead.errors import Conflict
 
 PATIENCE_S = 15.0
 pytestmark = pytest.mark.timeout(60)
@@ -515,6 +517,24 @@ async def test_runs_belong_to_their_owner(serve: Serve, asker: Asker, store: str
         assert (await read(stranger, "ann"))[-1].outcome is None
         assert (await read(stranger, "ann", correlation_id=correlation_id))[-1].outcome is None
         assert not await stranger.cancel("ann")
+
+
+def test_a_reader_is_for_one_event_loop(store: str) -> None:
+    reader = AgentStreamReader(store, starts_within_s=0.1)
+
+    async def use() -> StreamChunk:
+        async for chunk in reader.read_stream("nobody"):
+            return chunk
+        raise AssertionError
+
+    with asyncio.Runner() as first:
+        assert first.run(use()).is_done
+        with asyncio.Runner() as second, pytest.raises(Conflict):
+            second.run(use())
+        first.run(reader.close())
+    assert asyncio.run(use()).is_done
+    with pytest.raises(TypeError, match="a callback of your own"):
+        PlayheadAgentWorker(None, object())  # type: ignore[arg-type]
 
 
 async def test_fifty_readers_of_one_run(serve: Serve, asker: Asker, store: str, tmp_path: Path) -> None:

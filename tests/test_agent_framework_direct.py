@@ -57,6 +57,13 @@ async def test_a_cancel_closes_the_agents_stream_and_keeps_what_was_said(playhea
     assert "".join(map(text_of, await follow(playhead, info.stream_id))) == said(3)
 
 
+async def test_what_is_larger_than_an_event_does_not_fail_the_run(open_playhead: OpenPlayhead) -> None:
+    playhead = await open_playhead(event_max_bytes=10_000)
+    info = await record_agent_run(scripted_agent(), "big:50 say:1", playhead=playhead)
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.COMPLETED
+    assert "".join(map(text_of, await follow(playhead, info.stream_id))) == "x" * 50_000 + said(1)
+
+
 async def test_an_error_fails_the_stream_without_its_secrets(playhead: Playhead) -> None:
     info = await record_agent_run(scripted_agent(), "say:2 fail", playhead=playhead, owner="ann")
     outcome = await finished(playhead, info.stream_id, principal="ann")

@@ -32,8 +32,10 @@ def update(*contents: Content, **about: Any) -> AgentResponseUpdate:
     return AgentResponseUpdate(contents=list(contents), **{"role": "assistant", "message_id": "m1", **about})
 
 
-def recorded(*updates: AgentResponseUpdate, response: AgentResponse[Any] | None = None) -> list[Event]:
-    transcript = events.Transcript()
+def recorded(
+    *updates: AgentResponseUpdate, response: AgentResponse[Any] | None = None, event_max_bytes: int = 1_000_000
+) -> list[Event]:
+    transcript = events.Transcript(event_max_bytes)
     drafts = [draft for each in updates for draft in transcript.add(each)]
     if response is not None:
         drafts += transcript.finish(response)
@@ -140,11 +142,15 @@ def test_a_large_text_is_cut_and_a_large_content_left_out() -> None:
     there = recorded(update(TEXT("é" * 600_000)))
     assert len(there) == 4
     assert "".join(map(text_of, there)) == "é" * 600_000
-    (_, large) = recorded(update(Content.from_function_result("c1", result="x" * events.EVENT_MAX_BYTES)))
+    result = Content.from_function_result("c1", result="x" * 600_000)
+    (_, large) = recorded(update(result), event_max_bytes=600_000)
     assert large.type == "agent.omitted"
     assert large.json()["type"] == "function_result"
-    assert large.json()["size_bytes"] > events.EVENT_MAX_BYTES
+    assert large.json()["size_bytes"] > 600_000
     assert update_of(large) is None
+    there = recorded(update(TEXT("\N{GRINNING FACE}" * 100)), event_max_bytes=100)
+    assert max(len(each.data) for each in there) == 100
+    assert "".join(map(text_of, there)) == "\N{GRINNING FACE}" * 100
 
 
 def test_what_json_cannot_have_is_recorded_all_the_same() -> None:

@@ -14,6 +14,7 @@ from durabletask.client import TaskHubGrpcClient
 from durabletask.worker import TaskHubGrpcWorker
 
 from playhead.adapters.agent_framework import AgentStreamReader, PlayheadAgentWorker, PlayheadResponseCallback
+from playhead.adapters.agent_framework.events import EVENT_MAX_BYTES
 from playhead.adapters.agent_framework.run import PENDING_MAX_BYTES, Run, Source
 
 pytestmark = pytest.mark.timeout(60)
@@ -77,7 +78,7 @@ async def test_agents_of_a_workflow_are_recorded(tmp_path: Path) -> None:
 
 
 async def test_an_agent_waits_when_much_is_pending_and_goes_on_when_there_is_room() -> None:
-    run = Run(None, asyncio.get_running_loop(), "request-1", "s1", "TravelPlanner", None, 60.0)
+    run = Run(None, asyncio.get_running_loop(), "request-1", "s1", "TravelPlanner", None, 60.0, EVENT_MAX_BYTES)
     source = Source(run, "request-1")
     large = AgentResponseUpdate(contents=[Content.from_text("x" * PENDING_MAX_BYTES)])
     saying = [asyncio.create_task(run.say(large)) for _ in range(3)]

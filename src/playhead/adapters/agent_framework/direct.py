@@ -35,7 +35,8 @@ async def record_agent_run(
             for as long as the loop runs.
         run_options: more of ``agent.run``: ``options``, ``tools`` …
         start: of ``Playhead.start``: ``stream_id``, ``owner``, ``idempotency_key``, ``metadata``, ``supersede`` …
-    Cancel (of the stream): the agent's stream is closed, and with it the model's request; what was said is kept.
+    Cancel (of the stream): the agent's stream is closed, and with it the model's request; what was said is kept in the
+        stream. The session has it only when the run completed: agents add to it at their end.
     Raises: as ``Playhead.start``; TypeError.
     """
     if not callable(getattr(agent, "run", None)):
@@ -47,12 +48,14 @@ async def record_agent_run(
     start = {"thread_id": thread_id, **start, "stream_id": stream_id}
     start["metadata"] = {**about, **(start.get("metadata") or {})}
     options = {**({} if session is None else {"session": session}), **(run_options or {})}
-    return await playhead.start(lambda: said_by(agent, message, **options), **start)
+    transcript = Transcript(playhead.options.event_max_bytes)
+    return await playhead.start(lambda: _said(agent, message, transcript, options), **start)
 
 
-async def said_by(agent: SupportsAgentRun, message: Any = None, **options: Any) -> AsyncGenerator[Draft]:
-    """What an agent says, as events; a source for ``Playhead.start``. Raises: what the agent raises."""
-    transcript = Transcript()
+async def _said(
+    agent: SupportsAgentRun, message: Any, transcript: Transcript, options: dict[str, Any]
+) -> AsyncGenerator[Draft]:
+    """What an agent says, as events. Raises: what the agent raises."""
     try:
         async with AsyncExitStack() as stack:
             stream: Any = agent.run(message, stream=True, **options)

@@ -33,6 +33,7 @@ OMITTED = "agent.omitted"
 
 EVENT_MAX_BYTES = 16 * 1024 * 1024
 _TEXT_MAX_CHARACTERS = 256 * 1024
+_CHARACTER_MAX_BYTES = 4
 _REPR_MAX_CHARACTERS = 1_000
 _OF_MESSAGE = ("role", "author_name", "agent_id", "response_id", "message_id", "created_at")
 """What holds until another value comes; the rest of an update is about this update only."""
@@ -45,7 +46,9 @@ class Transcript:
         updates: all of them; the framework keeps them as well, until the run is over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, event_max_bytes: int = EVENT_MAX_BYTES) -> None:
+        """``event_max_bytes``: of the Playhead that records it."""
+        self._event_max_bytes = event_max_bytes
         self.updates: list[AgentResponseUpdate] = []
         self._message: dict[str, Any] = {}
 
@@ -64,7 +67,7 @@ class Transcript:
             drafts.append(event(MESSAGE, plain(message)))
         self._message = message
         for content in update.contents:
-            drafts += _of_content(content)
+            drafts += self._of_content(content)
         if any(rest.values()):
             drafts.append(event(UPDATE, plain(rest)))
         return drafts
@@ -77,6 +80,19 @@ class Transcript:
         replaced = [event(REPLACED)] if self.updates else []
         self.updates, self._message = [], {}
         return [*replaced, *(draft for update in updates_of(response) for draft in self.add(update))]
+
+    def _of_content(self, content: Content) -> Iterator[Draft]:
+        kept = {name: value for name, value in content.to_dict().items() if value not in (None, {}, [])}
+        text = kept.get("text")
+        if content.type == "text" and isinstance(text, str) and kept.keys() == {"type", "text"}:
+            characters = min(_TEXT_MAX_CHARACTERS, max(self._event_max_bytes // _CHARACTER_MAX_BYTES, 1))
+            for begin in range(0, len(text), characters):
+                yield Draft(TEXT, text[begin : begin + characters].encode("utf-8", "surrogatepass"))
+        elif kept != {"type": "text"}:
+            draft = event(CONTENT if content.type == "text" else content.type, plain(kept))
+            if len(draft.data) > self._event_max_bytes:
+                draft = event(OMITTED, {"type": draft.type, "size_bytes": len(draft.data)})
+            yield draft
 
 
 def _letters(text: str) -> str:
@@ -103,22 +119,6 @@ def updates_of(response: AgentResponse[Any]) -> Iterator[AgentResponseUpdate]:
             finish_reason=response.finish_reason,
             additional_properties=dict(response.additional_properties) or None,
         )
-
-
-def _of_content(content: Content) -> Iterator[Draft]:
-    kept = {name: value for name, value in content.to_dict().items() if value not in (None, {}, [])}
-    text = kept.get("text")
-    if content.type == "text" and isinstance(text, str) and kept.keys() == {"type", "text"}:
-        for begin in range(0, len(text), _TEXT_MAX_CHARACTERS):
-            yield Draft(TEXT, text[begin : begin + _TEXT_MAX_CHARACTERS].encode("utf-8", "surrogatepass"))
-    elif kept != {"type": "text"}:
-        yield _bounded(event(CONTENT if content.type == "text" else content.type, plain(kept)))
-
-
-def _bounded(draft: Draft) -> Draft:
-    if len(draft.data) <= EVENT_MAX_BYTES:
-        return draft
-    return event(OMITTED, {"type": draft.type, "size_bytes": len(draft.data)})
 
 
 def text_of(recorded: Event) -> str:

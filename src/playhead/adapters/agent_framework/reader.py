@@ -66,6 +66,8 @@ class AgentStreamReader:
 
     async def _opened(self) -> Playhead:
         if self._is_mine:
+            if self._opening is not None and self._opening.get_loop() is not asyncio.get_running_loop():
+                raise Conflict("this reader belongs to another event loop; make one for each, or close it there")
             if self._opening is None:
                 self._opening = asyncio.create_task(self._playhead.connect(), name="playhead agent reader open")
             try:
@@ -111,7 +113,8 @@ class AgentStreamReader:
             correlation_id: of the request whose run it is to be: ``correlation_id_of(response)``.
         Shape: chunks; the last one, and no other, has ``is_done``, whatever the run's outcome.
         Cancel: safe; go on with the last chunk's cursor. The run goes on, too.
-        Raises: BadRequest, CursorInvalid, CursorOfAnotherStream, StreamExpired, Diverged, Draining, StoreError.
+        Raises: BadRequest, CursorInvalid, CursorOfAnotherStream, StreamExpired, Diverged, Draining, StoreError;
+            Conflict in another event loop.
         """
         session = session_of(session_id)
         check_seconds("starts_within_s", starts_within_s)

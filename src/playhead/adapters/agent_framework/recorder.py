@@ -76,7 +76,8 @@ class Recorder:
                     target=_run_loop, args=(self._loop,), name="playhead agent-framework", daemon=True
                 )
                 self._thread.start()
-            run = Run(self, self._loop, correlation_id, key, agent, owner, stalled_after_s)
+            max_bytes = self.options.event_max_bytes
+            run = Run(self, self._loop, correlation_id, key, agent, owner, stalled_after_s, max_bytes)
             asyncio.run_coroutine_threadsafe(self._record(run), self._loop)
             return run
 

@@ -57,11 +57,12 @@ class Run:
         agent: str,
         owner: str | None,
         stalled_after_s: float,
+        event_max_bytes: int,
     ) -> None:
         self.recorder = recorder
         self.correlation_id, self.key, self.agent, self.owner = correlation_id, key, agent, owner
         self.task: asyncio.Task[Any] | None = None
-        self.transcript = Transcript()
+        self.transcript = Transcript(event_max_bytes)
         self.is_over = False
         self.has_stalled = False
         self.begun: Future[None] = Future()

@@ -28,7 +28,15 @@ class PlayheadAgentWorker(DurableAIAgentWorker):
     """A ``DurableAIAgentWorker`` whose runs always end for their readers, and stop when they are cancelled."""
 
     def __init__(self, worker: TaskHubGrpcWorker, callback: PlayheadResponseCallback) -> None:
-        """``worker`` is the app's own, a ``DurableTaskSchedulerWorker`` for example; ``callback`` is not closed."""
+        """``worker`` is the app's own, a ``DurableTaskSchedulerWorker`` for example; ``callback`` is not closed.
+
+        Raises: TypeError.
+        """
+        if not isinstance(callback, PlayheadResponseCallback):
+            raise TypeError(
+                f"PlayheadAgentWorker needs a PlayheadResponseCallback, not {type(callback).__name__};"
+                " a callback of your own may be given to add_agent"
+            )
         super().__init__(cast(TaskHubGrpcWorker, _Registering(worker, callback)), callback)
 
     def add_agent(
