@@ -20,7 +20,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 from openai_server import Answer, OpenAIServer, ToolCall
-from provider_fixtures import frozen_heap, make_store  # noqa: F401 - fixtures
+from provider_fixtures import make_store  # noqa: F401 - a fixture
 from streaming import finished, follow, has_stored, say
 
 from playhead import Event, OutcomeKind, Playhead

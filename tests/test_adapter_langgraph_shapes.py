@@ -28,7 +28,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Interrupt
-from provider_fixtures import frozen_heap, make_store  # noqa: F401 - fixtures
+from provider_fixtures import make_store  # noqa: F401 - a fixture
 from provider_server import ProviderServer, response_events
 from pydantic import BaseModel
 from streaming import follow

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseTextDeltaEvent
-from provider_fixtures import frozen_heap, make_store  # noqa: F401 - fixtures
+from provider_fixtures import make_store  # noqa: F401 - a fixture
 from provider_server import RESPONSE_ID, USAGE, Cut, ProviderServer, response_events
 from streaming import finished, follow, has_stored, until
 

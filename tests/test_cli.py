@@ -282,7 +282,11 @@ def test_waiting_shows_that_something_happens(server: ServerProcess) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes_commands_and_ids(server: ServerProcess, shell: str) -> None:
     stream_id = said(server, "/pace 0 hi")
-    script = run(server, "--show-completion", shell)
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # else it is of the shell that runs the tests
+    script = subprocess.run(
+        [COMMAND, "--show-completion", shell], env={**environment(server.url), **named}, capture_output=True, check=True
+    )
+    assert {"bash": b"COMPREPLY", "zsh": b"#compdef", "fish": b"complete --command"}[shell] in script.stdout
     assert b"_PLAYHEAD_COMPLETE" in script.stdout
     line = f"playhead tail {stream_id[:4]}"
     asked = {
