@@ -257,16 +257,45 @@ async def test_a_provider_that_does_not_take_the_cancel_does_not_hold_the_stream
     assert "resp_1: not cancelled there: OpenAI refused with HTTP 404" in caplog.text
 
 
-async def test_a_shutdown_ends_the_response_with_its_stream(
+async def test_a_response_outlives_a_shutdown_and_goes_on_in_a_new_stream(
     playhead: Playhead, client: AsyncOpenAI, server: ProviderServer
 ) -> None:
     server.serve(Cut(5, how="hold"))
     info = await playhead.start(ask(client))
     await has_stored(playhead, info.stream_id, 5)
     await playhead.close()
-    assert len(server.asked("/cancel")) == 1
+    await server.until(lambda: server.requests[0].disconnected)
+    assert not server.asked("/cancel")
     await playhead.connect()
     assert (await finished(playhead, info.stream_id)).reason == "shutdown"
+    before = await follow(playhead, info.stream_id)
+    again = await playhead.start(resume_response(client, RESPONSE_ID, starting_after=numbers(before)[-1]))
+    assert said([*before, *(await follow(playhead, again.stream_id))]) == WORDS
+
+
+async def test_a_response_whose_stream_was_taken_over_is_left_to_who_took_it(
+    playhead: Playhead, client: AsyncOpenAI, server: ProviderServer
+) -> None:
+    server.serve(Cut(5, how="hold"))
+    info = await playhead.start(ask(client))
+    await has_stored(playhead, info.stream_id, 5)
+    async with await playhead.produce(info.stream_id, take_over=True) as taken:
+        await server.until(lambda: server.requests[0].disconnected)
+        assert not server.asked("/cancel")
+        await taken.append("mine")
+
+
+async def test_a_response_that_nobody_knows_yet_ends_with_its_process(
+    playhead: Playhead, client: AsyncOpenAI, server: ProviderServer
+) -> None:
+    server.serve(Cut(0, how="hold"))
+    await playhead.start(ask(client))
+    await server.until(lambda: bool(server.requests))
+    closing = asyncio.create_task(playhead.drain(0))
+    await asyncio.sleep(0)
+    server.release()
+    await closing
+    await server.until(lambda: len(server.asked("/cancel")) == 1)
 
 
 async def test_a_cancel_without_background_closes_the_request_only(

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from conftest import OpenPlayhead
 from streaming import Scripted, Stubborn, at_once, finished, follow, follow_texts, has_stored, say, stored_texts, until
 
 import playhead as front_door
-from playhead import Fenced, OutcomeKind, Playhead, ProducerActive, StreamClosed, StreamNotFound, event
+from playhead import Fenced, OutcomeKind, Playhead, ProducerActive, StreamClosed, StreamNotFound, event, stopping
 from playhead.errors import AppendRepeat, EventTooLarge, InvalidEvent, StoreFull, StoreUnavailable, StreamTooLarge
 from playhead.model import COMPLETED, Draft, Outcome
 from playhead.testing.faults import FaultyStore
@@ -111,6 +113,66 @@ async def test_a_stream_may_be_so_large(open_playhead: OpenPlayhead) -> None:
     with pytest.raises(StreamTooLarge):
         await writer.append("y")
     assert (await writer.close()).outcome.kind is OutcomeKind.FAILED
+
+
+@pytest.mark.parametrize("at", ["await", "yield"])
+@pytest.mark.parametrize("how", ["cancel", "shutdown", "take-over"])
+async def test_a_source_is_told_why_it_is_stopped(open_playhead: OpenPlayhead, how: str, at: str) -> None:
+    (playhead, faults), other = await faulty(open_playhead), await open_playhead()
+    told: list[Outcome | None] = []
+
+    async def source() -> AsyncIterator[str]:
+        told.append(stopping())
+        try:
+            yield "a"
+            while at == "yield":
+                yield "x" * MIB
+            await asyncio.Event().wait()
+        finally:
+            told.append(stopping())
+
+    with faults.held():  # so that a source which yields is left at a yield
+        await playhead.start(source, stream_id="s")
+        producer = playhead._producers["s"]
+        await until(lambda: bool(told) and producer.is_crowded == (at == "yield"))
+        if how == "cancel":
+            await other.cancel("s", reason="enough")
+        elif how == "take-over":
+            await (await other.produce("s", take_over=True)).close()
+        else:
+            ending = asyncio.create_task(playhead.drain(0))
+        await until(lambda: len(told) == 2)
+    if how == "shutdown":
+        await ending
+    assert told[0] is stopping() is None
+    assert told[1] is not None
+    assert (told[1].kind, told[1].reason) == {
+        "cancel": (OutcomeKind.CANCELLED, "enough"),
+        "shutdown": (OutcomeKind.INTERRUPTED, "shutdown"),
+        "take-over": (OutcomeKind.FAILED, None),
+    }[how]
+    assert (how == "take-over") == ("took this stream over" in str(told[1].error))
+
+
+@pytest.mark.parametrize("items", [("a", "b"), ("a", object())])
+async def test_a_source_is_closed_in_the_context_in_which_it_ran(playhead: Playhead, items: tuple[Any, ...]) -> None:
+    """So it may reset what it has set, as tracers do; also when it is left at a yield."""
+    mine: ContextVar[str] = ContextVar("mine")
+    told: list[Outcome | None] = []
+
+    async def source() -> AsyncIterator[Any]:
+        token = mine.set("set")
+        try:
+            for item in items:
+                yield item
+        finally:
+            told.append(stopping())
+            mine.reset(token)
+            told.append(stopping())
+
+    await playhead.start(source, stream_id="s")
+    await finished(playhead, "s")
+    assert told == [None, None]
 
 
 async def test_a_source_that_ignores_that_its_stream_is_full_is_abandoned(open_playhead: OpenPlayhead) -> None:

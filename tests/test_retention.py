@@ -171,7 +171,9 @@ async def test_p6_a_sweeper_whose_own_lease_was_renewed_late_waits_one_lease() -
 
 
 @pytest.mark.proves("P6.3")
-def test_p6_a_heartbeat_knows_since_when_it_is_steady() -> None:
+def test_p6_a_heartbeat_knows_since_when_it_is_steady(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
     class Away:
         """A store that answers, fails, or does not answer at all."""
 
@@ -212,6 +214,8 @@ def test_p6_a_heartbeat_knows_since_when_it_is_steady() -> None:
         store.answers.set()
         after(store.renewals + 2)
         assert came_back <= heartbeat.steady_since < time.monotonic()
+        told = [record.getMessage().partition(", after")[0] for record in caplog.records]
+        assert told == ["the lease cannot be renewed: away", "the lease is renewed again"]
     finally:
         store.answers.set()
         heartbeat.stop()

@@ -16,6 +16,7 @@ from playhead.errors import (
 )
 from playhead.model import Cursor, Event, Outcome, OutcomeKind, Status, StreamInfo, event
 from playhead.options import Options
+from playhead.producer import stopping
 from playhead.reader import Tail
 from playhead.store import Query
 from playhead.streams import Playhead
@@ -49,4 +50,5 @@ __all__ = [
     "Writer",
     "__version__",
     "event",
+    "stopping",
 ]

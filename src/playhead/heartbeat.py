@@ -55,6 +55,8 @@ class Heartbeat:
             try:
                 self._store.renew()
                 now = time.monotonic()
+                if failing:
+                    logger.info("the lease is renewed again, after %.1f s", now - self._renewed_at)
                 if failing or now - self._renewed_at > 2 * self._pause_s:
                     self._steady_since = now
                 self._renewed_at = now

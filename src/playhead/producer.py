@@ -15,6 +15,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 from playhead.entry import TYPES_MAX
@@ -52,7 +53,20 @@ SHUTDOWN = Outcome(OutcomeKind.INTERRUPTED, reason="shutdown")
 _SELF_CANCELLED = Outcome(OutcomeKind.FAILED, error="CancelledError: the source was cancelled from inside")
 _OVER = (Fenced, StreamClosed, StreamNotFound)
 
+_DRIVEN_BY: ContextVar["Producer"] = ContextVar("playhead_producer")
+
 logger = logging.getLogger("playhead")
+
+
+def stopping() -> Outcome | None:
+    """For the code of a source that is being stopped, where it cleans up: how its stream is to end.
+
+    ``cancelled`` when somebody cancelled it; ``interrupted`` when this process shuts down; ``failed`` when its stream
+    can be written here no more: it was taken over, or the store does not take it. None while it runs undisturbed,
+    when it ends or raises by itself, and outside of a source.
+    """
+    producer = _DRIVEN_BY.get(None)
+    return None if producer is None else producer.stopping
 
 
 class Producer:
@@ -63,9 +77,10 @@ class Producer:
 
     __slots__ = (
         *("cancelled", "closed", "is_crowded", "lease", "outcome", "stored", "unwatched_after_s"),
-        *("_broken", "_closing_late", "_created_at", "_datas", "_event_max_bytes", "_failing_since", "_finishing"),
-        *("_frozen", "_grace", "_in_flight", "_kinds", "_looking", "_on_closed", "_options", "_pending_bytes"),
-        *("_progress", "_recent", "_redo", "_retry_s", "_source", "_stale", "_stop", "_store", "_task", "_unwatch"),
+        *("_broken", "_closing_late", "_context", "_created_at", "_datas", "_event_max_bytes", "_failing_since"),
+        *("_finishing", "_frozen", "_grace", "_in_flight", "_kinds", "_looking", "_on_closed", "_options"),
+        *("_pending_bytes", "_progress", "_recent", "_redo", "_retry_s", "_source", "_stale", "_stop", "_store"),
+        *("_task", "_unwatch"),
     )
 
     def __init__(self, store: Store, info: StreamInfo, options: Options, on_closed: Closed) -> None:
@@ -94,6 +109,7 @@ class Producer:
         self._progress: set[asyncio.Future[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._source: object = None
+        self._context: Context | None = None  # the source's, from its first step to its last
         self._closing_late: asyncio.Task[None] | None = None
         self._stop: Outcome | None = None
         self._finishing: asyncio.Task[None] | None = None
@@ -267,7 +283,10 @@ class Producer:
     def drive(self, source: Source) -> None:
         """Run the source in a task of its own, then close."""
         self._source = source
-        self._task = asyncio.create_task(self._drive(source), name=f"playhead {self.lease.stream_id}")
+        self._context = copy_context()
+        self._context.run(_DRIVEN_BY.set, self)
+        name = f"playhead {self.lease.stream_id}"
+        self._task = asyncio.create_task(self._drive(source), name=name, context=self._context)
         self._task.add_done_callback(self._driven)
         if self._stop is not None:
             self._halt()
@@ -293,8 +312,10 @@ class Producer:
         else:  # it had been abandoned
             if not task.cancelled() and task.exception() is not None:
                 logger.warning("stream %s: source failed after its stream was closed", self.lease.stream_id)
-            closing = close_source(self._source, timeout_s=self._options.cancel_grace_s)
-            self._closing_late = asyncio.create_task(closing)
+            self._closing_late = asyncio.create_task(self._close_source())
+
+    async def _close_source(self) -> None:
+        await close_source(self._source, timeout_s=self._options.cancel_grace_s, context=self._context)
 
     def _outcome_of(self, task: "asyncio.Task[None]") -> Outcome:
         if self._stop is not None:
@@ -349,6 +370,11 @@ class Producer:
                     self._break(Fenced("somebody took this stream over or closed it", epoch=self.lease.epoch))
         self._looking = None
 
+    @property
+    def stopping(self) -> Outcome | None:
+        """What the source is told: see the function of this name."""
+        return self._stop or (None if self._broken is None else failed(self._broken))
+
     def stop(self, outcome: Outcome) -> None:
         """Cancel the source and close with this outcome, after the grace period at the latest. First call wins."""
         if self._stop is not None or self._finishing is not None or (self._task and self._task.done()):
@@ -369,7 +395,7 @@ class Producer:
     def _abandon(self) -> None:
         if self._finishing is None:
             logger.warning("stream %s: its source does not stop; abandoned and fenced", self.lease.stream_id)
-            self.finish(self._stop or (failed(self._broken) if self._broken is not None else SHUTDOWN))
+            self.finish(self.stopping or SHUTDOWN)
 
     @property
     def is_ending(self) -> bool:
@@ -385,7 +411,7 @@ class Producer:
         info: StreamInfo | None = None
         try:
             if self._task is None or self._task.done():
-                await close_source(self._source, timeout_s=self._options.cancel_grace_s)
+                await self._close_source()
             try:
                 await self.flush()
             except PlayheadError as error:
@@ -398,6 +424,7 @@ class Producer:
 
     def leave(self) -> None:
         """Drop everything where it is: the process goes, and its store says so to the others."""
+        self._stop = self._stop or SHUTDOWN
         for task in (self._task, self._finishing):
             if task is not None:
                 task.cancel()
@@ -487,14 +514,17 @@ def failed(error: BaseException) -> Outcome:
     return Outcome(OutcomeKind.FAILED, error=text[:_ERROR_MAX_CHARACTERS])
 
 
-async def close_source(source: object, *, timeout_s: float) -> None:
-    """Run the source's ``finally``, also when it was never started; give up on one that does not end."""
+async def close_source(source: object, *, timeout_s: float, context: Context | None = None) -> None:
+    """Run the source's ``finally``, also when it was never started; give up on one that does not end.
+
+    ``context``: in which it ran; what it set there it may reset.
+    """
     if inspect.iscoroutine(source):
         source.close()  # never awaited, and nobody will
     aclose = getattr(source, "aclose", None)
     if aclose is None:
         return
-    closing = asyncio.create_task(_aclose(aclose))
+    closing = asyncio.create_task(_aclose(aclose), context=context)
     await asyncio.wait({closing}, timeout=timeout_s)
     if not closing.done():
         closing.cancel()

@@ -17,7 +17,8 @@ from typing import Any
 from openai import AsyncOpenAI, AsyncStream, OpenAIError, omit
 
 from playhead.adapters.provider_errors import ProviderError, secrets_of, without_secrets
-from playhead.model import Draft, event
+from playhead.model import Draft, OutcomeKind, event
+from playhead.producer import stopping
 
 from .chat import PROVIDER, check_client, told
 from .patience import PATIENCE_S, Lost, Patience
@@ -42,6 +43,12 @@ def resume_response(
     check_client(client)
     follower = Follower(client, patience_s, {}, response_id=response_id, seen=starting_after)
     return follower.follow(follower.attach, resumable=True)
+
+
+def _is_unwanted() -> bool:
+    """Does nobody want the answer any more? When this process goes, or its stream was taken over, others may."""
+    outcome = stopping()
+    return outcome is None or outcome.kind is OutcomeKind.CANCELLED
 
 
 class Follower:
@@ -96,7 +103,7 @@ class Follower:
                 self._attached, opening = True, self.attach
         except (asyncio.CancelledError, GeneratorExit):
             if not ended:
-                await self._stop(cancel=resumable)
+                await self._stop(cancel=resumable and (_is_unwanted() or self._response_id is None))
             raise
         except (OpenAIError, ValueError, Lost) as error:
             raise self._told(error) from None

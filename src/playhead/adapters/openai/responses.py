@@ -25,8 +25,8 @@ def openai_responses(client: AsyncOpenAI, *, patience_s: float = PATIENCE_S, **p
 
     With ``background=True`` the provider goes on without us. When the connection to it is lost, we attach again after
     the last event we had (``starting_after``), and the stream goes on without a gap or a repeat. Who cancels the
-    stream cancels the response at the provider too. A process that dies leaves the response to the provider: a new
-    stream can take it up (``resume_response``).
+    stream cancels the response at the provider too. A process that dies or shuts down leaves the response to the
+    provider: a new stream can take it up (``resume_response``).
 
     Without it the provider keeps nothing of a response that is under way: a lost connection fails the stream.
 
@@ -35,7 +35,6 @@ def openai_responses(client: AsyncOpenAI, *, patience_s: float = PATIENCE_S, **p
         patience_s: in background mode, how long to go on trying without getting anywhere.
         params: of ``client.responses.create``.
     Cancel: the request is closed, and a background response cancelled, before the source ends (2 s each at most).
-        A clean shutdown does the same: its stream is over.
     Raises: ProviderError. At once: TypeError.
     """
     check_client(client)
