@@ -76,6 +76,7 @@ async def longer_than(page: Page, characters: int) -> str:
 
 
 async def is_done(page: Page, timeout_ms: float = 20_000) -> None:
+    await expect(page.locator("#send")).to_be_enabled(timeout=timeout_ms)  # else the message is on its way only
     await expect(page.locator("#send")).to_have_text("Send", timeout=timeout_ms)
     await expect(page.locator("[aria-busy]")).to_have_count(0)
 

@@ -1,6 +1,7 @@
 """The agent's checkpoints, on SQLite and on PostgreSQL: the fence, deletion, what a turn costs, what goes wrong."""
 
 import asyncio
+import gc
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -345,6 +346,23 @@ async def test_what_was_begun_is_finished_before_the_place_is_closed(place: str)
         assert putting.cancelled()
     async with open_checkpoints(place) as saver:
         assert await saver.aget_tuple(AT_T) is not None
+
+
+async def test_a_write_that_is_refused_after_a_cancel_is_no_mishap(
+    saver: FencedSaver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a thread is deleted under a reply: nobody waits for the refusal, and nobody is alarmed by it."""
+    stale = await put(saver, AT_T)
+    await put(saver, stale)
+    putting = asyncio.create_task(put(saver, stale))
+    await asyncio.sleep(0)
+    (writing,) = saver._under_way
+    putting.cancel()
+    await asyncio.wait([putting, writing])
+    assert putting.cancelled()
+    del putting, writing  # what nobody asked for its error complains when it goes
+    gc.collect()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ async def test_what_began_and_ended_while_the_page_was_offline_is_there_afterwar
     thread_id = page.url.rpartition("=")[2]
     for word in ("one", "two"):
         body = {"message": f"/pace 0 {word}", "thread_id": thread_id}
-        await server.http.post("/v1/chat/message", json=body)
+        assert (await server.http.post("/v1/chat/message", json=body)).status_code == 200
         await eventually(lambda: done(server))
     await tabs.set_offline(False)
     await expect(page.locator(HUMAN)).to_have_text(["/pace 0 before", "/pace 0 one", "/pace 0 two"])

@@ -22,6 +22,7 @@ take away under a reply that still runs elsewhere. A reply that fails or is canc
 """
 
 import asyncio
+import logging
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -35,6 +36,8 @@ from langgraph.graph import START
 OPERATION_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
+
+logger = logging.getLogger("playhead")
 
 
 class StaleCheckpoint(RuntimeError):
@@ -146,7 +149,20 @@ class FencedSaver(BaseCheckpointSaver[str]):
         task = asyncio.create_task(bounded())
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_left_alone)
+            raise
+
+
+def _left_alone(task: "asyncio.Task[Any]") -> None:
+    """Nobody waits for this operation any more; how it ended is in the log."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, StaleCheckpoint):  # its thread was deleted, or has moved on: what it wanted to write is void
+        logger.debug("after a cancel: %s", error)
+    elif error is not None:
+        logger.warning("a checkpoint could not be written after a cancel: %r", error)
 
 
 def refuse_stale(config: RunnableConfig, checkpoint: Checkpoint, newest: str | None) -> None:
