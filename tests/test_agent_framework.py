@@ -29,7 +29,8 @@ from playhead.adapters.agent_framework import (
     agent_response_of,
     stopping,
 )
-from playhead.errors import Conflict
+from playhead.errors import BadRequest, Conflict
+from playhead.model import Outcome
 
 PATIENCE_S = 15.0
 pytestmark = pytest.mark.timeout(60)
@@ -365,6 +366,48 @@ async def test_a_request_that_failed_is_recorded_again_when_it_is_delivered_agai
     again = await read(reader, "once-more")
     assert (text_of(again), again[-1].error) == (said(4), None)
     assert await read(reader, "once-more", correlation_id="request-3") == again
+
+
+async def recorded(playhead: Playhead, stream_id: str, text: str, kind: OutcomeKind, thread_id: str = "s1") -> None:
+    out = await playhead.produce(stream_id, thread_id=thread_id)
+    await out.append(text)
+    await out.close(Outcome(kind))
+
+
+async def test_after_an_attempt_that_was_interrupted_the_next_one_of_the_same_request_is_read(store: str) -> None:
+    async with Playhead.open(store) as playhead, AgentStreamReader(playhead, starts_within_s=15) as reader:
+        await recorded(playhead, "request-4", "first ", OutcomeKind.INTERRUPTED)
+        *_, end = await read(reader, "s1", correlation_id="request-4")
+        assert (end.outcome and end.outcome.kind, end.error) == (OutcomeKind.INTERRUPTED, "interrupted")
+        # None comes: once more the end that is known.
+        assert await read(reader, "s1", end.cursor, correlation_id="request-4", starts_within_s=0.1) == [end]
+        again = asyncio.create_task(read(reader, "s1", end.cursor, correlation_id="request-4"))
+        await until(lambda: bool(playhead._news._told))
+        await recorded(playhead, "request-5", "somebody else's", OutcomeKind.COMPLETED)
+        await recorded(playhead, "request-4.2", "second", OutcomeKind.COMPLETED)
+        chunks = await again
+        assert (text_of(chunks), chunks[-1].error) == ("second", None)
+        assert await read(reader, "s1", chunks[0].cursor, correlation_id="request-4") == chunks[1:]
+        assert await read(reader, "s1", chunks[-1].cursor, correlation_id="request-4") == chunks[-1:]
+        with pytest.raises(CursorOfAnotherStream, match="of no run of this request"):
+            await read(reader, "s1", chunks[0].cursor, correlation_id="request-5")
+
+
+async def test_a_request_of_another_session_is_neither_read_nor_cancelled(store: str) -> None:
+    async with Playhead.open(store) as playhead, AgentStreamReader(playhead) as reader:
+        out = await playhead.produce("request-6", thread_id="mine", metadata={"agent": AGENT})
+        for session in ("yours", f"@{AGENT}@yours", "@Other@yours"):
+            with pytest.raises(BadRequest, match="request-6 is none of session yours"):
+                await read(reader, session, correlation_id="request-6")
+            with pytest.raises(BadRequest):
+                await reader.cancel(session, correlation_id="request-6")
+        assert (await playhead.info("request-6")).cancel is None
+        assert await reader.cancel("mine", correlation_id="request-6")
+        await out.close(Outcome(OutcomeKind.CANCELLED))
+        await recorded(playhead, "request-7", "a", OutcomeKind.COMPLETED, f"@{AGENT}@mine")
+        with pytest.raises(BadRequest):  # on another agent's own thread; which one it is the reader cannot know
+            await read(reader, "mine", correlation_id="request-7")
+        assert text_of(await read(reader, f"@{AGENT}@mine", correlation_id="request-7")) == "a"
 
 
 # ---- cancel ----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Which run of a session a reader reads, and the wait for one that is to come.
 
     correlation_id given .............. that run, from its start; its newest attempt
+    … and a cursor .................... the rest of it; at the close of one that was interrupted: its next attempt
     cursor inside a run ............... the rest of that run
     cursor at the close of a run ...... the run after it
     none of both ...................... the run after the one that this reader has read to its end, else the newest
@@ -9,11 +10,11 @@ What is not there yet is waited for, with a limit.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
 
-from playhead.errors import CursorOfAnotherStream, Draining, StreamNotFound
-from playhead.model import Cursor, Status, StreamInfo
+from playhead.errors import BadRequest, CursorOfAnotherStream, Draining, StreamNotFound
+from playhead.model import Cursor, OutcomeKind, Status, StreamInfo
 from playhead.store import Query
 from playhead.streams import Playhead
 
@@ -44,11 +45,14 @@ class Choice:
     async def awaited(
         self, session: Session, correlation_id: str | None, after: Cursor | None, limit_s: float
     ) -> StreamInfo | None:
-        """The run to read, as soon as there is one; None when there is none in time."""
+        """The run to read, as soon as there is one; None when there is none in time.
+
+        Raises: BadRequest (a request of another session), CursorOfAnotherStream.
+        """
 
         async def select() -> StreamInfo | None:
             if correlation_id is not None:
-                return await self.newest_attempt(correlation_id, after)
+                return _attempt_to_read(await self.attempts(session, correlation_id), after)
             if after is not None:
                 return await self._at(session, after)
             return await self._unread(session)
@@ -62,7 +66,8 @@ class Choice:
             async with asyncio.timeout(limit_s):
                 return await self._watched(threads, select)
         except TimeoutError:
-            return None
+            before = await self.attempts(session, correlation_id) if correlation_id is not None else []
+            return before[-1] if before else None
 
     async def _watched(self, threads: Iterable[str], select: Select) -> StreamInfo:
         """Select again whenever a stream begins on one of these threads."""
@@ -90,17 +95,18 @@ class Choice:
                     raise Draining("this process is shutting down; read again with the same cursor")
                 await news.wait()
 
-    async def newest_attempt(self, correlation_id: str, after: Cursor | None = None) -> StreamInfo | None:
-        """Of a request; the one that a cursor is of, when there is one."""
-        newest: StreamInfo | None = None
-        attempt = 1
-        while newest is None or after is None or newest.mark != after.mark:
+    async def attempts(self, session: Session, correlation_id: str) -> list[StreamInfo]:
+        """The runs of a request, oldest first: more than one when it was delivered again. Raises: BadRequest."""
+        found: list[StreamInfo] = []
+        while True:
             try:
-                info = await self._playhead.info(stream_id_of(correlation_id, attempt), principal=self._principal)
+                stream_id = stream_id_of(correlation_id, len(found) + 1)
+                info = await self._playhead.info(stream_id, principal=self._principal)
             except StreamNotFound:
-                break
-            newest, attempt = info, attempt + 1
-        return newest
+                return found
+            if info.thread_id not in (None, *session.threads_of(info), early_thread(session, correlation_id)):
+                raise BadRequest(f"request {correlation_id} is none of session {session.key}")
+            found.append(info)
 
     async def _unread(self, session: Session) -> StreamInfo | None:
         read = self._read_to_end.get(session)
@@ -133,6 +139,23 @@ class Choice:
             if not page:
                 raise CursorOfAnotherStream("this cursor is of no run of this session; read without one")
             before = page[-1].stream_id
+
+
+def _attempt_to_read(attempts: Sequence[StreamInfo], after: Cursor | None) -> StreamInfo | None:
+    """Of a request's runs: the newest; the one that a cursor is in; after the close of one the next.
+
+    None: there is none yet, or it broke off and may be delivered again. Raises: CursorOfAnotherStream.
+    """
+    if after is None or not attempts:
+        return attempts[-1] if attempts else None
+    for number, info in enumerate(attempts, 1):
+        if info.mark == after.mark:
+            if info.outcome is None or after.offset <= info.tail:
+                return info
+            if number < len(attempts):
+                return attempts[number]
+            return None if info.outcome.kind is OutcomeKind.INTERRUPTED else info
+    raise CursorOfAnotherStream("this cursor is of no run of this request; read without one")
 
 
 def early_thread(session: Session, correlation_id: str) -> str:

@@ -110,7 +110,8 @@ class AgentStreamReader:
         Args:
             session_id: the session's key, ``@agent@key`` or the framework's session.
             cursor: of the last chunk that the caller has.
-            correlation_id: of the request whose run it is to be: ``correlation_id_of(response)``.
+            correlation_id: of the request whose run it is to be: ``correlation_id_of(response)``. With a cursor at
+                the close of one that was interrupted: its next attempt, if it is delivered again in time.
         Shape: chunks; the last one, and no other, has ``is_done``, whatever the run's outcome.
         Cancel: safe; go on with the last chunk's cursor. The run goes on, too.
         Raises: BadRequest, CursorInvalid, CursorOfAnotherStream, StreamExpired, Diverged, Draining, StoreError;
@@ -153,7 +154,7 @@ class AgentStreamReader:
         """Cancel what runs in a session, or one request, which need not have begun. Durable when this returns.
 
         Returns: whether there was something to cancel.
-        Raises: BadRequest, StoreError.
+        Raises: BadRequest (also: the request is another session's), StoreError.
         """
         session = session_of(session_id)
         playhead = await self._opened()
@@ -161,11 +162,10 @@ class AgentStreamReader:
             live = await playhead.live(session.threads, principal=self._principal)
             found = [info for info in live if session.has(info)]
         else:
-            newest = await self._choice.newest_attempt(correlation_id)
-            if newest is None and await self._cancel_early(playhead, session, correlation_id, reason):
+            found = await self._choice.attempts(session, correlation_id)
+            if not found and await self._cancel_early(playhead, session, correlation_id, reason):
                 return True
-            newest = newest or await self._choice.newest_attempt(correlation_id)
-            found = [] if newest is None else [newest]
+            found = found or await self._choice.attempts(session, correlation_id)
         found = [info for info in found if info.is_live]
         for info in found:
             await playhead.cancel(info.stream_id, principal=self._principal, reason=reason)
