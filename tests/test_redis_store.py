@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from playhead.log import Close, Create, Delete, Expire, RequestCancel, Watched
 from playhead.model import COMPLETED, Batch, Lease, OutcomeKind, Status
 from playhead.store import PAGE_MAX_BYTES, StoreOptions
 from playhead.stores.redis import RedisStore
+from playhead.stores.redis.scripts import COMMIT
 
 HOUR_S = 3_600
 LEASE_S = 1.0
@@ -625,3 +626,18 @@ async def test_who_waits_for_a_stream_is_woken_when_the_connection_is_back(
             redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await make(there, "s", thread_id="t")
         await until(lambda: min(woken.values()) >= 4)
+
+
+async def test_a_stream_is_made_and_told_of_in_one_step(redis_url: str) -> None:
+    """So whoever is woken finds it, and no death in between leaves it untold."""
+    async with opened(redis_url) as store:
+        router, said = store._opened().router, list[Sequence[Any]]()
+        call = router.call
+
+        def heard(lane: int, key: bytes, words: list[Any], *answer: Any, **more: Any) -> None:
+            said.append(words)
+            call(lane, key, words, *answer, **more)
+
+        router.call = heard  # type: ignore[method-assign]
+        await make(store, "s", thread_id="t")
+        assert [words[1] for words in said if store._keys.begun("t") in words] == [COMMIT.sha]

@@ -304,16 +304,19 @@ async def test_p10_the_loop_stands_aside_for_a_thread_that_could_run(store: SQLi
     await append
 
 
-async def test_texts_that_sqlite_cannot_hold(store: SQLiteStore) -> None:
+async def test_texts_that_sqlite_cannot_hold(store: SQLiteStore, path: Path) -> None:
+    other = SQLiteStore(path)
+    await other.open()
     odd = "\ud800 \0 \\ \\ud800 \\0"
     began: list[str] = []
-    store.watch_thread(odd, lambda: began.append(odd))
+    other.watch_thread(odd, lambda: began.append(odd))
     await _until(lambda: bool(began))  # the first look
     facts = {"thread_id": odd, "owner": odd, "idempotency_key": odd, "metadata": {odd: [odd]}}
     await _create(store, "s", **facts)
     info = await store.load("s")
     assert {name: getattr(info, name) for name in facts} == facts
-    assert len(began) == 2
+    await _until(lambda: len(began) == 2)
+    await other.close()
     assert await store.find(Query(thread_ids=(odd,), owner=odd)) == [info]
     assert await store.find(Query(thread_ids=(odd, "other"))) == [info]
     assert (await store.apply("again", Create("me", **facts))).info == info
