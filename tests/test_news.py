@@ -249,3 +249,22 @@ async def test_a_watch_that_fails_leaves_nothing_behind(case: Case) -> None:
     with pytest.raises(Exception, match="away"):
         await case.news.watch("t", case.told)
     assert not case.store.wakes
+
+
+async def test_who_leaves_while_it_is_asked_what_he_may_see_leaves_nothing_behind(open_playhead: OpenPlayhead) -> None:
+    asked = asyncio.Event()
+
+    async def authorize(_principal: str | None, verb: str, _info: StreamInfo) -> bool:
+        if verb == "list":
+            asked.set()
+            await asyncio.sleep(60)
+        return True
+
+    playhead = await open_playhead(authorize=authorize)
+    info = await playhead.start(say("a"), thread_id="t")
+    watching = asyncio.create_task(playhead.watch_thread("t", Told()))
+    await asked.wait()
+    watching.cancel()
+    await asyncio.wait([watching])
+    assert not playhead._news._told
+    await finished(playhead, info.stream_id)

@@ -475,7 +475,11 @@ class Playhead:
         ``unwatch_thread``. Raises: StoreError.
         """
         found = await self._news.watch(thread_id, tell)
-        return [info for info in found if await self._allowed(principal, "list", info)]
+        try:
+            return [info for info in found if await self._allowed(principal, "list", info)]
+        except BaseException:
+            self._news.unwatch(thread_id, tell)
+            raise
 
     def unwatch_thread(self, thread_id: str, tell: Callable[[StreamInfo | None], None]) -> None:
         self._news.unwatch(thread_id, tell)
