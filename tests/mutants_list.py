@@ -258,6 +258,13 @@ MEMORY = [
         [SUITE + "test_p4_other_instances_news_of_the_state_arrive"],
     ),
     Fault(
+        "nobody is told that a stream was made on a thread",
+        "stores/memory.py",
+        "            self._data.thread_watchers.tell(new.thread_id)\n",
+        "            pass\n",
+        [SUITE + "test_own_streams_on_a_thread_wake"],
+    ),
+    Fault(
         "a closed instance keeps its lease",
         "stores/memory.py",
         "self._shared.leases.pop(self.instance_id, None)",
@@ -391,6 +398,55 @@ SQLITE = [
         [SQLITE_SUITE + "test_watching_what_does_not_exist_yet"],
     ),
     Fault(
+        "streams that others begin on a thread are not noticed",
+        "stores/sqlite/reader.py",
+        "        begun = self._begun() if self._threads else []\n",
+        "        begun: list[Begun] = []\n",
+        [SQLITE_SUITE + "test_other_instances_streams_on_a_thread_wake_at_once"],
+    ),
+    Fault(
+        "a stream that begins before the first look at threads is missed",
+        "stores/sqlite/reader.py",
+        "            return [Begun(thread_id, self._newest) for thread_id in self._threads.values()]\n",
+        "            return []\n",
+        [SQLITE_SUITE + "test_who_watches_first_and_then_looks_misses_no_stream"],
+    ),
+    Fault(
+        "a stream is told of to all threads",
+        "stores/sqlite/reader.py",
+        "[Begun(self._threads[column], no) for no, column in found if column in self._threads]",
+        "[Begun(thread_id, self._newest) for thread_id in self._threads.values()]",
+        [SQLITE_SUITE + "test_only_streams_that_begin_on_the_thread_wake"],
+    ),
+    Fault(
+        "a thread is looked for by what its column does not say",
+        "stores/sqlite/reader.py",
+        "column = rows.column(item.thread_id)",
+        "column = item.thread_id",
+        ["tests/test_sqlite_store.py::test_texts_that_sqlite_cannot_hold"],
+    ),
+    Fault(
+        "own streams on a thread are left to the look",
+        "stores/sqlite/store.py",
+        "                self._tell_begun(item.info.thread_id, mark.no)\n",
+        "                pass\n",
+        ["tests/test_sqlite_store.py::test_p9_own_streams_on_a_thread_are_told_of_once"],
+    ),
+    Fault(
+        "own streams on a thread are told of twice",
+        "stores/sqlite/store.py",
+        "            self._begun[thread_id] = no\n",
+        "",
+        ["tests/test_sqlite_store.py::test_p9_own_streams_on_a_thread_are_told_of_once"],
+    ),
+    Fault(
+        "threads that nobody watches are looked at",
+        "stores/sqlite/reader.py",
+        "            self._threads.pop(column, None)\n            return\n",
+        "            return\n",
+        ["tests/test_sqlite_store.py::test_p9_nothing_watched_is_nothing_looked_at"],
+    ),
+    Fault(
         "an append returns before its watchers are woken",
         "stores/sqlite/store.py",
         "            self._told[item.stream_id] = mark\n"
@@ -517,6 +573,7 @@ ENGINES = [
 
 THREADS = "tests/test_conversations.py::"
 FOLLOW = "tests/test_server_follow.py::"
+NEWS = "tests/test_news.py::"
 COALESCE = "tests/test_coalesce.py::"
 
 SERVER = [
@@ -591,11 +648,67 @@ SERVER = [
         [FOLLOW + "test_strangers_streams_are_not_told_of"],
     ),
     Fault(
-        "streams of other processes are not looked for",
+        "a thread that was woken is not looked at",
         "news.py",
-        "                await self._tell_of(tuple(self._told))\n",
+        "                await self._tell_of(woken)\n",
         "                await asyncio.sleep(0)\n",
         [FOLLOW + "test_what_begins_in_another_process_is_followed_within_half_a_second"],
+    ),
+    Fault(
+        "a wake-up that was lost is not made up for",
+        "news.py",
+        "            if await self._tell_of(tuple(self._told)):\n",
+        "            if await self._tell_of(()):\n",
+        [NEWS + "test_a_lost_wake_up_is_healed_by_the_look_now_and_then"],
+    ),
+    Fault(
+        "wake-ups keep the look at all threads away",
+        "news.py",
+        "while loop.time() < look_at and await",
+        "while await",
+        [NEWS + "test_no_number_of_wake_ups_keeps_the_look_now_and_then_away"],
+    ),
+    Fault(
+        "each wake-up puts the look at all threads off",
+        "news.py",
+        "                await self._tell_of(woken)\n",
+        "                await self._tell_of(woken)\n                look_at = loop.time() + LOOK_EVERY_S\n",
+        [NEWS + "test_no_number_of_wake_ups_keeps_the_look_now_and_then_away"],
+    ),
+    Fault(
+        "each wake-up is a look at all threads",
+        "news.py",
+        "                await self._tell_of(woken)\n",
+        "                await self._tell_of(tuple(self._told))\n",
+        [NEWS + "test_what_wakes_during_a_look_is_looked_at_after_it"],
+    ),
+    Fault(
+        "a look that failed counts",
+        "news.py",
+        "                return False\n            fresh",
+        "                return True\n            fresh",
+        [NEWS + "test_an_outage_longer_than_the_look_back_costs_no_stream"],
+    ),
+    Fault(
+        "a look that failed is the last one",
+        "news.py",
+        "            except PlayheadError as error:\n",
+        "            except ZeroDivisionError as error:\n",
+        [NEWS + "test_after_an_outage_the_next_look_comes"],
+    ),
+    Fault(
+        "a look at some threads counts for all",
+        "news.py",
+        "                await self._tell_of(woken)\n",
+        "                await self._tell_of(woken)\n                self._since = self._store.now()\n",
+        [NEWS + "test_looks_at_some_threads_do_not_make_others_old"],
+    ),
+    Fault(
+        "a thread that nobody follows any more stays watched",
+        "news.py",
+        "            self._watches.pop(thread_id)()\n",
+        "            self._watches.pop(thread_id)\n",
+        [NEWS + "test_nothing_new_is_nothing_looked_at"],
     ),
     Fault(
         "a draining server keeps those who follow threads",
@@ -709,9 +822,59 @@ REDIS = [
     Fault(
         "redis: databases hear each other",
         "stores/redis/keys.py",
-        'channel = f"{name}:{database}" if database else name',
-        "channel = name",
+        'f"{name}:{database}" if database else name',
+        "name",
         [RSTORE + "test_databases_of_one_redis_do_not_hear_of_each_other"],
+    ),
+    Fault(
+        "redis: databases hear of each other's threads",
+        "stores/redis/keys.py",
+        'f"{name}:{database}" if database else name',
+        "name",
+        [RSTORE + "test_databases_of_one_redis_do_not_hear_of_each_others_threads"],
+    ),
+    Fault(
+        "redis: nobody is told that a stream was made on a thread",
+        "stores/redis/commit.lua",
+        "if ARGV[4] ~= '' then redis.call('PUBLISH', ARGV[4], '') end\n",
+        "",
+        [RSUITE + "test_other_instances_streams_on_a_thread_wake_at_once"],
+    ),
+    Fault(
+        "redis: it is told before the stream is there",
+        "stores/redis/creating.py",
+        "        reply = await COMMIT.ask(\n",
+        '        await self._router.ask(WRITE, begun, "PUBLISH", begun, "")\n'
+        '        begun = b""\n        reply = await COMMIT.ask(\n',
+        [RSTORE + "test_a_stream_is_made_and_told_of_in_one_step"],
+    ),
+    Fault(
+        "redis: who waits for a stream misses what began while nobody listened",
+        "stores/redis/store.py",
+        "            self._thread_watchers.tell(name)\n",
+        "            hint and self._thread_watchers.tell(name)\n",
+        [RSTORE + "test_who_waits_for_a_stream_is_woken_when_the_connection_is_back"],
+    ),
+    Fault(
+        "redis: threads are not listened to after close and open",
+        "stores/redis/store.py",
+        "            self._listen_to(keys.begun(thread_id), thread_id)\n",
+        "            pass\n",
+        [RSUITE + "test_a_watch_of_a_thread_outlasts_close_and_open"],
+    ),
+    Fault(
+        "redis: threads are listened to for good",
+        "stores/redis/store.py",
+        "gone=lambda: self._unlisten_to(channel))",
+        "gone=None)",
+        [RSTORE + "test_never_more_than_four_connections[1]"],
+    ),
+    Fault(
+        "redis: a user who may not hear of threads is let in",
+        "stores/redis/check.py",
+        '        (begun, ["PUBLISH", begun, ""]),\n',
+        "",
+        [RCHECK + "test_keys_and_channels_that_are_out_of_reach[channels of streams only]"],
     ),
     Fault(
         "redis: nothing is listed again",

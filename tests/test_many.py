@@ -46,8 +46,11 @@ def told(wire: Wire, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.proves("H9")
-async def test_a_stream_that_shows_late_is_told_of(open_playhead: OpenPlayhead) -> None:
+async def test_a_stream_that_shows_late_is_told_of(
+    open_playhead: OpenPlayhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between a stream's creation and its commit there may be seconds: a slow disk, a stopped process."""
+    monkeypatch.setattr("playhead.news.LOOK_EVERY_S", 0.2)
     stores: list[SlowFinds] = []
 
     def slow(store: Any) -> SlowFinds:

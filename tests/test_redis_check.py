@@ -251,8 +251,8 @@ async def test_a_refused_check_leaves_nothing_behind(limited: Callable[..., str]
 
 @pytest.mark.parametrize(
     "narrow",
-    [{"keys": "~other:*"}, {"keys": "%R~playhead:*"}, {"channels": "&other:*"}],
-    ids=["no keys", "keys to read only", "no channels"],
+    [{"keys": "~other:*"}, {"keys": "%R~playhead:*"}, {"channels": "&other:*"}, {"channels": "&playhead:1:{s:*"}],
+    ids=["no keys", "keys to read only", "no channels", "channels of streams only"],
 )
 async def test_keys_and_channels_that_are_out_of_reach(
     limited: Callable[..., str], redis_server: RedisServer, narrow: dict[str, str]

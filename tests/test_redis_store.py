@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from playhead.log import Close, Create, Delete, Expire, RequestCancel, Watched
 from playhead.model import COMPLETED, Batch, Lease, OutcomeKind, Status
 from playhead.store import PAGE_MAX_BYTES, StoreOptions
 from playhead.stores.redis import RedisStore
+from playhead.stores.redis.scripts import COMMIT
 
 HOUR_S = 3_600
 LEASE_S = 1.0
@@ -91,6 +92,7 @@ async def test_never_more_than_four_connections(redis_url: str, redis_server: Re
             store = playhead.store
             assert isinstance(store, RedisStore)
             leases = await asyncio.gather(*(make(store, f"s{number}") for number in range(readers)))
+            undo = [store.watch_thread(lease.stream_id, lambda: None) for lease in leases]
             tails = [playhead.tail(lease.stream_id) for lease in leases]
             reading = [asyncio.create_task(anext(tail)) for tail in tails]
             await until(lambda: all(tail.is_waiting for tail in tails), 30)
@@ -104,7 +106,10 @@ async def test_never_more_than_four_connections(redis_url: str, redis_server: Re
             await until(lambda: census.looks > looks + 20)  # with a heartbeat among them
             for tail in tails:
                 await tail.aclose()
-        assert len(store._watchers) == 0
+            for gone in undo:
+                gone()
+            await until(lambda: redis_server.command("PUBSUB", "CHANNELS", "playhead:*") == [])
+        assert len(store._watchers) == len(store._thread_watchers) == 0
     assert 3 <= census.most <= 4, census.names
 
 
@@ -594,3 +599,45 @@ async def test_databases_of_one_redis_do_not_hear_of_each_other(redis_url: str) 
         await here.delete("s")
         source.go_on.set()
         assert [event.text for event in await reading] == ["a"]
+
+
+async def test_databases_of_one_redis_do_not_hear_of_each_others_threads(redis_url: str) -> None:
+    async with opened(redis_url) as here, opened(redis_url.removesuffix("/0") + "/1") as there:
+        woken: list[str] = []
+        here.watch_thread("t", lambda: woken.append("here"))
+        there.watch_thread("t", lambda: woken.append("there"))
+        await until(lambda: len(woken) == 2)  # confirmed
+        await make(there, "s", thread_id="t")
+        await until(lambda: len(woken) == 3)
+        await make(here, "s", thread_id="t")
+        await until(lambda: len(woken) == 4)
+        assert woken[2:] == ["there", "here"]
+
+
+async def test_who_waits_for_a_stream_is_woken_when_the_connection_is_back(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    async with opened(redis_url) as here, opened(redis_url) as there:
+        woken: dict[str, int] = {"t": 0, "u": 0}
+        for thread_id in woken:
+            here.watch_thread(thread_id, lambda name=thread_id: woken.update({name: woken[name] + 1}))
+        for times in (1, 2, 3):
+            await until(lambda times=times: set(woken.values()) == {times})
+            redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await make(there, "s", thread_id="t")
+        await until(lambda: min(woken.values()) >= 4)
+
+
+async def test_a_stream_is_made_and_told_of_in_one_step(redis_url: str) -> None:
+    """So whoever is woken finds it, and no death in between leaves it untold."""
+    async with opened(redis_url) as store:
+        router, said = store._opened().router, list[Sequence[Any]]()
+        call = router.call
+
+        def heard(lane: int, key: bytes, words: list[Any], *answer: Any, **more: Any) -> None:
+            said.append(words)
+            call(lane, key, words, *answer, **more)
+
+        router.call = heard  # type: ignore[method-assign]
+        await make(store, "s", thread_id="t")
+        assert [words[1] for words in said if store._keys.begun("t") in words] == [COMMIT.sha]

@@ -14,8 +14,8 @@ import pytest_asyncio
 from sqlite_child import child
 
 from playhead.errors import AppendGap, Fenced, StoreError, StoreUnavailable, StreamNotFound, ThreadBusy
-from playhead.log import CloseDead, Create, Delete, RequestCancel
-from playhead.model import Batch, Lease, StreamInfo
+from playhead.log import Close, CloseDead, Create, Delete, RequestCancel
+from playhead.model import COMPLETED, Batch, Lease, StreamInfo
 from playhead.store import Query
 from playhead.stores.sqlite import SQLiteStore, queries
 from playhead.stores.sqlite.turns import LOOK_AFTER_MAX_S
@@ -304,12 +304,19 @@ async def test_p10_the_loop_stands_aside_for_a_thread_that_could_run(store: SQLi
     await append
 
 
-async def test_texts_that_sqlite_cannot_hold(store: SQLiteStore) -> None:
+async def test_texts_that_sqlite_cannot_hold(store: SQLiteStore, path: Path) -> None:
+    other = SQLiteStore(path)
+    await other.open()
     odd = "\ud800 \0 \\ \\ud800 \\0"
+    began: list[str] = []
+    other.watch_thread(odd, lambda: began.append(odd))
+    await _until(lambda: bool(began))  # the first look
     facts = {"thread_id": odd, "owner": odd, "idempotency_key": odd, "metadata": {odd: [odd]}}
     await _create(store, "s", **facts)
     info = await store.load("s")
     assert {name: getattr(info, name) for name in facts} == facts
+    await _until(lambda: len(began) == 2)
+    await other.close()
     assert await store.find(Query(thread_ids=(odd,), owner=odd)) == [info]
     assert await store.find(Query(thread_ids=(odd, "other"))) == [info]
     assert (await store.apply("again", Create("me", **facts))).info == info
@@ -412,6 +419,38 @@ async def test_p9_others_appends_arrive_within_50_ms(store: SQLiteStore, path: P
     assert statistics.median(delays_s) < NEWS_WITHIN_S
 
 
+async def test_p9_others_streams_on_a_thread_wake_within_50_ms(store: SQLiteStore, path: Path) -> None:
+    script = """
+async def main(path):
+    store = await opened(path)
+    say("ready")
+    while stream_id := await hear():
+        await store.apply(stream_id, Create(store.instance_id, thread_id=stream_id))
+        say(time.monotonic())
+    await store.close()
+"""
+    delays_s: list[float] = []
+    woken = asyncio.Event()
+    async with child(script, path) as other:
+        assert await other.line() == "ready"
+        store.watch_thread("lasting", woken.set)
+        await _until(woken.is_set)  # the first look
+        for n in range(20):
+            undo = store.watch_thread(f"t{n}", woken.set)
+            await asyncio.sleep(0.01 + n / 200)
+            woken.clear()
+            await other.tell(f"t{n}")
+            async with asyncio.timeout(PATIENCE_S):
+                await woken.wait()
+            now = time.monotonic()
+            delays_s.append(now - float(await other.line()))
+            assert len(await store.find(Query(thread_ids=(f"t{n}",)))) == 1
+            undo()
+        await other.tell()
+        await other.end()
+    assert statistics.median(delays_s) < NEWS_WITHIN_S
+
+
 async def test_p4_a_cancel_from_elsewhere_wakes_the_producer_within_50_ms(store: SQLiteStore, path: Path) -> None:
     script = """
 async def main(path):
@@ -473,11 +512,12 @@ async def test_p5_a_deletion_right_after_the_watch_is_told(store: SQLiteStore, p
 async def test_p9_nothing_watched_is_nothing_looked_at(store: SQLiteStore) -> None:
     lease = await _create(store, "s")
     statements = _of_reader(store)
-    undo = store.watch("s", lambda _batch, _info: None)
+    undo, undo_thread = store.watch("s", lambda _batch, _info: None), store.watch_thread("t", lambda: None)
     async with asyncio.timeout(PATIENCE_S):
         while statements.count("PRAGMA data_version") < 2:
             await store.append(lease, _batch((await store.load("s")).tail + 1, b"x"))
     undo()
+    undo_thread()
     await store.load("s")  # answered after the undo was taken
     statements.seen.clear()
     await asyncio.sleep(0.1)
@@ -500,6 +540,39 @@ async def test_p9_one_query_for_all_that_is_watched(store: SQLiteStore, path: Pa
     assert woken == ["s7"]
     assert sum("json_each" in statement for statement in statements.seen) == 1
     await other.close()
+
+
+async def test_p9_one_query_for_all_threads_that_are_watched(store: SQLiteStore, path: Path) -> None:
+    other = SQLiteStore(path)
+    await other.open()
+    woken: list[str] = []
+    for n in range(50):
+        other.watch_thread(f"t{n}", lambda name=f"t{n}": woken.append(name))
+    await _until(lambda: len(woken) == 50)  # the first look
+    woken.clear()
+    statements = _of_reader(other)
+    await _create(store, "s", thread_id="t7")
+    await _until(lambda: bool(woken) and statements.count("PRAGMA data_version") >= 5)
+    assert woken == ["t7"]
+    assert [statement for statement in statements.seen if not statement.startswith("PRAGMA")] == [
+        "SELECT no, thread_id FROM streams WHERE no > 0 ORDER BY no"
+    ]
+    await other.close()
+
+
+async def test_p9_own_streams_on_a_thread_are_told_of_once(store: SQLiteStore) -> None:
+    """By the writer; the look finds them too."""
+    woken: list[int] = []
+    store.watch_thread("t", lambda: woken.append(1))
+    await _until(lambda: bool(woken))  # the first look
+    statements = _of_reader(store)
+    for n in range(5):
+        lease = await _create(store, f"s{n}", thread_id="t")
+        assert len(woken) == n + 2
+        await store.apply(f"s{n}", Close(lease.epoch, COMPLETED))
+    statements.seen.clear()
+    await _until(lambda: statements.count("PRAGMA data_version") >= 3)
+    assert len(woken) == 6
 
 
 @pytest.mark.crash

@@ -68,6 +68,10 @@ A hint may be stale or come twice; it is used only where it continues what the r
 """
 
 
+WakeThread = Callable[[], None]
+"""Called on the loop when a watched thread may have a stream that ``find`` did not show before; also for nothing."""
+
+
 class Store(Protocol):
     """Durable states and entries of streams. See each method for what it guarantees."""
 
@@ -153,6 +157,15 @@ class Store(Protocol):
         News is an append, a close, a cancel request, a take-over, an expiry. Other processes' news arrive within
         50 ms. Several watchers of one stream are all woken. Nothing is promised about news older than the call:
         watch first, then read.
+        """
+
+    def watch_thread(self, thread_id: str, wake: WakeThread) -> Callable[[], None]:
+        """Have ``wake`` called when a stream has been created on a thread, by this or any other process; returns the
+        undo.
+
+        By then ``find`` shows the stream. Other processes' streams are told of within 50 ms. Nothing is promised about
+        streams older than the call: watch first, then find. A wake-up may be lost with a connection: whoever must not
+        miss a stream looks now and then, too.
         """
 
     def renew(self) -> None:

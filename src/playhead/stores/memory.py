@@ -17,7 +17,7 @@ from playhead.entry import pack, unpack
 from playhead.errors import PlayheadError, StoreUnavailable, StreamNotFound
 from playhead.log import Command, Create, Facts, Head, check_readable, decide, decide_append
 from playhead.model import Batch, Lease, Page, Status, StreamInfo
-from playhead.store import PAGE_MAX_BYTES, Applied, Query, StoreOptions, Wake
+from playhead.store import PAGE_MAX_BYTES, Applied, Query, StoreOptions, Wake, WakeThread
 from playhead.watchers import Watchers
 
 
@@ -44,7 +44,8 @@ class MemoryData:
     threads: dict[str, str] = field(default_factory=dict)
     owners: Counter[str | None] = field(default_factory=Counter)
     leases: dict[str, float] = field(default_factory=dict)
-    watchers: Watchers = field(default_factory=Watchers)
+    watchers: Watchers[Batch | None, StreamInfo | None] = field(default_factory=Watchers)
+    thread_watchers: Watchers[[]] = field(default_factory=Watchers)
 
 
 class MemoryStore:
@@ -96,6 +97,8 @@ class MemoryStore:
             return Applied(state, changed=False)
         self._put(stream_id, state, new)
         self._data.watchers.tell(stream_id, None, new)
+        if state is None and new is not None and new.thread_id is not None:
+            self._data.thread_watchers.tell(new.thread_id)
         return Applied(new or state, changed=True)  # type: ignore[arg-type]
 
     def append(self, lease: Lease, batch: Batch) -> "asyncio.Future[None]":
@@ -181,6 +184,9 @@ class MemoryStore:
 
     def watch(self, stream_id: str, wake: Wake) -> Callable[[], None]:
         return self._shared.watchers.add(stream_id, wake)
+
+    def watch_thread(self, thread_id: str, wake: WakeThread) -> Callable[[], None]:
+        return self._shared.thread_watchers.add(thread_id, wake)
 
     def _alive(self, producer: str | None) -> bool:
         return producer is not None and self._data.leases.get(producer, 0.0) > self.now()

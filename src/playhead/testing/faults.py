@@ -15,7 +15,7 @@ from typing import TypeVar
 from playhead.errors import PlayheadError, StoreUnavailable
 from playhead.log import Command
 from playhead.model import Batch, Lease, Page, StreamInfo
-from playhead.store import Applied, Query, Store, Wake
+from playhead.store import Applied, Query, Store, Wake, WakeThread
 
 T = TypeVar("T")
 AWAY = StoreUnavailable("the store is away, as the test wants it")
@@ -155,6 +155,9 @@ class FaultyStore:
 
     def watch(self, stream_id: str, wake: Wake) -> Callable[[], None]:
         return self._store.watch(stream_id, wake)
+
+    def watch_thread(self, thread_id: str, wake: WakeThread) -> Callable[[], None]:
+        return self._store.watch_thread(thread_id, wake)
 
     def renew(self) -> None:
         self._check()

@@ -49,8 +49,8 @@ of its own, so that it cannot change together with the stream (``claims`` and ``
 
 **Channels.** ``playhead:1:{s:<id>}:events`` says ``<epoch> <last offset> <batch>`` of each append (nothing when the
 batch is larger than 32 KiB), ``playhead:1:{s:<id>}:news`` says ``<tail> <size> <state>`` of each command (nothing when
-the stream is forgotten). Plain PUBLISH: in a cluster every node hears all of them. Losing one costs time, never an
-event.
+the stream is forgotten). ``playhead:1:{t:<thread>}:begun`` says nothing, when a stream has been made on a thread.
+Plain PUBLISH: in a cluster every node hears all of them. Losing one costs time, never an event.
 
 No key has a time to live: what is old goes by retention's commands, under the same rules as in every store.
 """

@@ -58,7 +58,7 @@ async def _check_permissions(router: Router, keys: Keys) -> None:
     Also those that only scripts use: what Redis says of a script does not name the command that it may not run.
     """
     check = f"playhead-check-{uuid.uuid4().hex}"  # another process may be asking the same just now
-    stream, place = keys.stream(check), keys.thread(check)
+    stream, place, begun = keys.stream(check), keys.thread(check), keys.begun(check)
     gone = stream.gone.encode()
     asked: list[tuple[bytes, list[Word]]] = [
         (keys.instances, ["TIME"]),
@@ -87,6 +87,7 @@ async def _check_permissions(router: Router, keys: Keys) -> None:
         (gone, ["XTRIM", gone, "MAXLEN", 0]),
         (gone, ["UNLINK", gone]),
         (stream.news, ["PUBLISH", stream.news, ""]),
+        (begun, ["PUBLISH", begun, ""]),
         (stream.state, ["EVAL", "return 1", 1, stream.state]),
     ]
     if router.address.replicas:
@@ -94,10 +95,10 @@ async def _check_permissions(router: Router, keys: Keys) -> None:
     fields: list[Word] = ["v", "1", "live", 1, "epoch", 1, "info", "{}", "tail", 0, "size", 0, "no", 0]
     try:
         await router.ask_all(ASK, asked)
-        await COMMIT.ask(router, WRITE, [stream.state], "", stream.news, "", *fields)
+        await COMMIT.ask(router, WRITE, [stream.state], "", stream.news, "", begun, *fields)
         await APPEND.ask(router, WRITE, [stream.state, stream.log], 1, 1, 1, 0, 1, b"", stream.events, 0)
         await READ.ask(router, WRITE, [stream.state, stream.log], 0, 1)
-        await COMMIT.ask(router, WRITE, [stream.state, stream.log, gone], "1", stream.news, "")
+        await COMMIT.ask(router, WRITE, [stream.state, stream.log, gone], "1", stream.news, "", "")
     finally:
         with suppress(StoreError):  # it has been said already that this user may not
             left = [stream.state, stream.log, gone, place]
@@ -105,9 +106,10 @@ async def _check_permissions(router: Router, keys: Keys) -> None:
     wire = await router.open_wire(None, "playhead-check")
     try:
         for word in ("SUBSCRIBE", "UNSUBSCRIBE"):
-            reply = await wire.ask(word, stream.news)
-            if isinstance(reply, hiredis.ReplyError) and kind_of(reply) != "LOADING":
-                raise named(reply, router.name)
+            for channel in (stream.news, begun):
+                reply = await wire.ask(word, channel)
+                if isinstance(reply, hiredis.ReplyError) and kind_of(reply) != "LOADING":
+                    raise named(reply, router.name)
     finally:
         wire.abort()
 

@@ -80,7 +80,7 @@ class Claims:
         """Undo ``take``. What fails here is healed by age."""
         if claim.token:
             with contextlib.suppress(StoreUnavailable):
-                await COMMIT.ask(self._router, WRITE, [claim.key], claim.token, "", "")
+                await COMMIT.ask(self._router, WRITE, [claim.key], claim.token, "", "", "")
 
     async def keep(self, key: bytes, stream_id: str) -> None:
         """Claim again for a stream what was its own, unless somebody has it. Raises: StoreError."""
@@ -90,7 +90,7 @@ class Claims:
         """Drop the claim of a stream that is no more. Raises: StoreError."""
         token, holder, _ = await self._held(key)
         if token and holder == stream_id:
-            await COMMIT.ask(self._router, WRITE, [key], token, "", "")
+            await COMMIT.ask(self._router, WRITE, [key], token, "", "", "")
 
     async def holder(self, key: bytes) -> str | None:
         """The stream that has the claim. Raises: StoreError."""
@@ -99,7 +99,7 @@ class Claims:
 
     async def _swap(self, key: bytes, before: bytes, token: bytes, stream_id: str) -> bool:
         fields: list[Word] = ["v", token, "id", encoded(stream_id), "by", self._instance_id]
-        return await COMMIT.ask(self._router, WRITE, [key], before, "", "", *fields) is not None
+        return await COMMIT.ask(self._router, WRITE, [key], before, "", "", "", *fields) is not None
 
     async def _held(self, key: bytes) -> tuple[bytes, str, str]:
         token, holder, maker = await self._router.ask(ASK, key, "HMGET", key, "v", "id", "by")

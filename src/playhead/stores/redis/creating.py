@@ -95,8 +95,10 @@ class Creating:
         values = [*fields(b"1", new, info), "tail", 0, "size", 0, "no", number]
         # From here on the claims may be the stream's: who does not hear the answer must not give them back.
         held, taken[:] = list(taken), []
+        # The last step, so whoever is woken by it finds the stream.
+        begun = b"" if new.thread_id is None else keys.begun(new.thread_id)
         reply = await COMMIT.ask(
-            self._router, WRITE, [stream.state], "", stream.news, info, *values, acks=self._replicas
+            self._router, WRITE, [stream.state], "", stream.news, info, begun, *values, acks=self._replicas
         )
         if reply is None:
             taken += held

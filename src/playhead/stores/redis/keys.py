@@ -13,7 +13,7 @@ FORMAT = 1
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 NOBODY = "~"
-EVENTS = b":events"
+EVENTS, BEGUN = b":events", b":begun"
 
 
 def encoded(text: str) -> bytes:
@@ -35,6 +35,11 @@ def tag(text: str | None) -> str:
     return "#" + base64.urlsafe_b64encode(hashlib.sha256(encoded(text)).digest()[:16]).rstrip(b"=").decode()
 
 
+def _channel(name: str, database: int) -> bytes:
+    """Keys are each database's own, channels are not."""
+    return (f"{name}:{database}" if database else name).encode()
+
+
 class StreamKeys:
     """What one stream's data is called.
 
@@ -52,9 +57,9 @@ class StreamKeys:
         self.state = f"{name}:state".encode()
         self.log = f"{name}:log".encode()
         self.gone = f"{name}:gone:"
-        channel = f"{name}:{database}" if database else name  # keys are each database's own, channels are not
-        self.news = f"{channel}:news".encode()
-        self.events = channel.encode() + EVENTS
+        channel = _channel(name, database)
+        self.news = channel + b":news"
+        self.events = channel + EVENTS
 
 
 class Keys:
@@ -62,6 +67,7 @@ class Keys:
 
     def __init__(self, prefix: str, database: int = 0) -> None:
         self.base = base = f"{prefix}:{FORMAT}:"
+        self._database = database
         self.format = f"{prefix}:format".encode()
         self.count = f"{base}count".encode()
         self.streams = f"{base}streams".encode()
@@ -74,6 +80,10 @@ class Keys:
 
     def thread(self, thread_id: str) -> bytes:
         return f"{self.base}thread:{tag(thread_id)}".encode()
+
+    def begun(self, thread_id: str) -> bytes:
+        """The channel of a thread: a stream has been made on it."""
+        return _channel(f"{self.base}{{t:{tag(thread_id)}}}", self._database) + BEGUN
 
     def owner(self, owner: str | None) -> bytes:
         return f"{self.base}owner:{tag(owner)}".encode()

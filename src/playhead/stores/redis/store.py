@@ -21,13 +21,13 @@ from playhead.log import Claim as ClaimCommand
 from playhead.log import CloseDead, Command, Create, Facts, RequestCancel, decide
 from playhead.model import Batch, Lease, Page, Status, StreamInfo
 from playhead.state import pack_state, unpack_state
-from playhead.store import Applied, Query, StoreOptions, Wake
+from playhead.store import Applied, Query, StoreOptions, Wake, WakeThread
 from playhead.stores.redis.address import Address
 from playhead.stores.redis.check import check_server
 from playhead.stores.redis.claims import Claims
 from playhead.stores.redis.creating import Creating
 from playhead.stores.redis.finding import Finding
-from playhead.stores.redis.keys import EVENTS, Keys, encoded
+from playhead.stores.redis.keys import BEGUN, EVENTS, Keys, encoded
 from playhead.stores.redis.listener import Listener
 from playhead.stores.redis.lists import Lists
 from playhead.stores.redis.presence import Clock, Presence, look_at_clock
@@ -87,8 +87,9 @@ class RedisStore:
         self._options = options or StoreOptions()
         self._parts: _Parts | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._watchers = Watchers()
-        self._channels: dict[bytes, str] = {}
+        self._watchers = Watchers[Batch | None, StreamInfo | None]()
+        self._thread_watchers = Watchers[[]]()
+        self._channels: dict[bytes, str] = {}  # the stream, or the thread, of each that is listened to
         self._ours: dict[str, bytes] = {}  # the version of each stream that is produced here
         self._replicas = self._address.replicas
         self._appends_left = 0
@@ -138,6 +139,8 @@ class RedisStore:
         self._ours.clear()
         for stream_id in self._watchers:
             self._listen(stream_id)
+        for thread_id in self._thread_watchers:
+            self._listen_to(keys.begun(thread_id), thread_id)
 
     async def close(self) -> None:
         parts, self._parts = self._parts, None
@@ -258,7 +261,9 @@ class RedisStore:
         version = str(int(row.version) + 1).encode()
         info = pack_state(new) if new else ""
         values = fields(version, new, info) if new else ()
-        reply = await COMMIT.ask(parts.router, WRITE, names, row.version, keys.news, info, *values, acks=self._replicas)
+        reply = await COMMIT.ask(
+            parts.router, WRITE, names, row.version, keys.news, info, "", *values, acks=self._replicas
+        )
         if reply is None:
             return None
         counts = {"tail": int(reply[0]), "size_bytes": int(reply[1])}
@@ -314,20 +319,32 @@ class RedisStore:
             self._listen(stream_id)
         return undo
 
+    def watch_thread(self, thread_id: str, wake: WakeThread) -> Callable[[], None]:
+        channel = self._keys.begun(thread_id)
+        undo = self._thread_watchers.add(thread_id, wake, gone=lambda: self._unlisten_to(channel))
+        self._listen_to(channel, thread_id)
+        return undo
+
     def _listen(self, stream_id: str) -> None:
         """Hear of the state; and of the events, unless they are written here: then there is no need to be told."""
-        if self._parts is not None:
-            keys = self._keys.stream(stream_id)
-            for channel in (keys.news,) if stream_id in self._ours else (keys.news, keys.events):
-                self._channels[channel] = stream_id
-                self._parts.listener.add(channel)
+        keys = self._keys.stream(stream_id)
+        for channel in (keys.news,) if stream_id in self._ours else (keys.news, keys.events):
+            self._listen_to(channel, stream_id)
 
     def _unlisten(self, stream_id: str) -> None:
         keys = self._keys.stream(stream_id)
         self._ours.pop(stream_id, None)  # its producer would be watching
         for channel in (keys.news, keys.events):
-            if self._channels.pop(channel, None) is not None and self._parts is not None:
-                self._parts.listener.discard(channel)
+            self._unlisten_to(channel)
+
+    def _listen_to(self, channel: bytes, name: str) -> None:
+        if self._parts is not None:
+            self._channels[channel] = name
+            self._parts.listener.add(channel)
+
+    def _unlisten_to(self, channel: bytes) -> None:
+        if self._channels.pop(channel, None) is not None and self._parts is not None:
+            self._parts.listener.discard(channel)
 
     def _know(self, stream_id: str, info: StreamInfo | None, version: bytes) -> None:
         """Keep in mind which streams are written here."""
@@ -337,13 +354,14 @@ class RedisStore:
             self._listen(stream_id)
 
     def _confirmed(self, channel: bytes) -> None:
-        stream_id = self._channels.get(channel)
-        if stream_id is not None:
-            self._watchers.tell(stream_id, None, None)
+        self._heard(channel, b"")  # something may have been missed until now
 
     def _heard(self, channel: bytes, hint: bytes) -> None:
-        stream_id = self._channels.get(channel)
-        if stream_id is None:
+        name = self._channels.get(channel)
+        if name is None:
+            return
+        if channel.endswith(BEGUN):
+            self._thread_watchers.tell(name)
             return
         batch, info = None, None
         try:
@@ -353,10 +371,10 @@ class RedisStore:
             else:
                 info = unpack_state(rest, int(first), int(second))
                 if info.producer != self.instance_id:
-                    self._know(stream_id, info, b"")
+                    self._know(name, info, b"")
         except (ValueError, PlayheadError):
             pass  # no hint that we understand: whoever is told of it without one looks for himself
-        self._watchers.tell(stream_id, batch, info)
+        self._watchers.tell(name, batch, info)
 
     def _look_again(self, stream_ids: Iterable[str]) -> None:
         for stream_id in stream_ids:

@@ -1,9 +1,9 @@
 """The one thread of this process that reads, and looks for what other processes have committed.
 
-The look is one for all watched streams: the file's change counter, and only when that has moved one query for all of
-them. A stream that this process produces can be touched from outside by commands only (a cancel request, a
-take-over), so its entries are not looked at, and while there are only such streams the look is less frequent. With
-nothing watched there is no look.
+The look is one for all that is watched: the file's change counter, and only when that has moved one query for all
+streams, and one for what began on any thread. A stream that this process produces can be touched from outside by
+commands only (a cancel request, a take-over), so its entries are not looked at, and while there are only such streams,
+or threads, the look is less frequent. With nothing watched there is no look.
 """
 
 import asyncio
@@ -34,6 +34,8 @@ _CHANGED = f"""
          LEFT JOIN entries AS e ON s.status = 'live' AND e.place = {rows.LAST_PLACE}
     WHERE s.no IS NOT json_extract(w.value, '$[1]') OR s.version IS NOT json_extract(w.value, '$[2]')
           OR ifnull(json_extract(w.value, '$[3]') != {rows.LAST_PLACE}, 0)"""
+_BEGUN = "SELECT no, thread_id FROM streams WHERE no > ? ORDER BY no"
+_NEWEST = "SELECT ifnull(max(no), 0) FROM streams"
 _logger = logging.getLogger("playhead.stores.sqlite")
 
 
@@ -51,6 +53,20 @@ class Watch(NamedTuple):
     is_wanted: bool
 
 
+class WatchThread(NamedTuple):
+    """Start or stop to look for streams that begin on a thread."""
+
+    thread_id: str
+    is_wanted: bool
+
+
+class Begun(NamedTuple):
+    """A thread may have streams up to this ``no`` that its watchers have not been told of."""
+
+    thread_id: str
+    no: int
+
+
 _UNSEEN = rows.Mark(-1, -1, -1)  # unlike anything, so that the first look tells what is there, or that nothing is
 
 
@@ -61,17 +77,27 @@ class _Seen(NamedTuple):
     follows_entries: bool = False
 
 
-class Reader(Worker[Question | Watch]):
+class Reader(Worker[Question | Watch | WatchThread]):
     """See the module."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, database: Database, own: str, deliver: Deliver) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        database: Database,
+        own: str,
+        deliver: Deliver,
+        deliver_begun: Callable[[list[Begun]], None],
+    ) -> None:
         super().__init__("reader", loop)
         self._database = database
         self._own = own
         self._deliver = deliver
+        self._deliver_begun = deliver_begun
         self._seen: dict[str, _Seen] = {}
         self._watched: list[str] = []  # the order of ``_parameter``
         self._parameter: str | None = None
+        self._threads: dict[str | None, str] = {}  # by how their column says it
+        self._newest: int | None = None  # all streams up to this ``no`` have been told of
         self._data_version: int | None = None
         self._next_look_s = 0.0
         self._looks_fail = False
@@ -89,18 +115,18 @@ class Reader(Worker[Question | Watch]):
 
     def _serve(self) -> None:
         while True:
-            wait_s = max(0.0, self._next_look_s - time.monotonic()) if self._seen else None
+            wait_s = max(0.0, self._next_look_s - time.monotonic()) if self._seen or self._threads else None
             try:
                 if not self._take(self.queue.get(timeout=wait_s)):
                     return
             except Empty:
                 pass  # it is time to look
-            if self._seen and time.monotonic() >= self._next_look_s:
+            if (self._seen or self._threads) and time.monotonic() >= self._next_look_s:
                 self._look()
 
     # ---- questions -----------------------------------------------------------------------------------
 
-    def _take(self, item: Question | Watch | None) -> bool:
+    def _take(self, item: Question | Watch | WatchThread | None) -> bool:
         """This item and a few more that wait, in one hand-over. False when it was the last one."""
         answers: list[Answer] = []
         taken = 0
@@ -108,8 +134,10 @@ class Reader(Worker[Question | Watch]):
             taken += 1
             if isinstance(item, Question):
                 answers.append(self._answer(item))
-            else:
+            elif isinstance(item, Watch):
                 self._watch(item)
+            else:
+                self._watch_thread(item)
             if len(answers) >= _GROUP_MAX or self.queue.empty():
                 break
             item = self.queue.get()
@@ -138,10 +166,19 @@ class Reader(Worker[Question | Watch]):
         else:
             self._seen.pop(item.stream_id, None)
 
+    def _watch_thread(self, item: WatchThread) -> None:
+        column = rows.column(item.thread_id)
+        if not item.is_wanted:
+            self._threads.pop(column, None)
+            return
+        if not self._threads:
+            self._newest = self._data_version = None
+        self._threads[column] = item.thread_id
+
     def _look(self) -> None:
         started_s = time.monotonic()
         try:
-            news = self._news()
+            news, begun = self._news()
         except Exception:  # the next look tries again; whoever reads is told what is wrong
             if not self._looks_fail:
                 _logger.exception("cannot see what others write to %s", self._database.path.name)
@@ -151,22 +188,38 @@ class Reader(Worker[Question | Watch]):
         self._looks_fail = False
         if news:
             self._tell(self._deliver, news, [])
+        if begun:
+            self._tell(self._deliver_begun, begun)
         ended_s = time.monotonic()
         pause_s = LOOK_OWN_S
         if any(seen.follows_entries for seen in self._seen.values()):
             pause_s = min(max(LOOK_S, _LOOK_PAUSE_FACTOR * (ended_s - started_s)), LOOK_OWN_S)
         self._next_look_s = ended_s + pause_s
 
-    def _news(self) -> list[News]:
+    def _news(self) -> tuple[list[News], list[Begun]]:
         data_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         if data_version == self._data_version:
-            return []
+            return [], []
+        changed = self._changed() if self._seen else []
+        begun = self._begun() if self._threads else []
+        self._data_version = data_version
+        return changed, begun
+
+    def _changed(self) -> list[News]:
         if self._parameter is None:
             self._watched = list(self._seen)
             self._parameter = json.dumps([self._last_seen(stream_id) for stream_id in self._watched])
         changed = self._connection.execute(_CHANGED, (self._parameter,)).fetchall()
-        self._data_version = data_version
         return [self._noticed(self._watched[index], values) for index, *values in changed]
+
+    def _begun(self) -> list[Begun]:
+        if self._newest is None:  # the first look: who watches may have come after anything that is there
+            self._newest = self._connection.execute(_NEWEST).fetchone()[0]
+            return [Begun(thread_id, self._newest) for thread_id in self._threads.values()]
+        found = self._connection.execute(_BEGUN, (self._newest,)).fetchall()
+        if found:
+            self._newest = found[-1][0]
+        return [Begun(self._threads[column], no) for no, column in found if column in self._threads]
 
     def _last_seen(self, stream_id: str) -> tuple[str | None, int | None, int | None, int | None]:
         (no, version, tail), follows_entries = self._seen[stream_id]

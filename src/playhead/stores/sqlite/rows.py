@@ -19,13 +19,16 @@ COLUMNS = "s.no, s.version, s.state, s.tail, s.size_bytes, e.place, e.total_byte
 
 SOURCE = f"streams AS s LEFT JOIN entries AS e ON s.status = 'live' AND e.place = {LAST_PLACE}"
 
+FIRST_VERSION = 1
+"""Of a stream that nothing has happened to since it was created."""
+
 _BY_ID = f"SELECT {COLUMNS} FROM {SOURCE} WHERE s.id = ?"
 _BY_REQUEST = f"SELECT {COLUMNS} FROM {SOURCE} WHERE s.request = ?"
 _LIVE_ON_THREAD = f"SELECT {COLUMNS} FROM {SOURCE} WHERE s.status = 'live' AND s.thread_id = ?"
-_INSERT = """
+_INSERT = f"""
     INSERT INTO streams (status, producer, epoch, due_at, settled, tail, size_bytes, state,
                          version, id, thread_id, owner, request)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)"""
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, {FIRST_VERSION}, ?, ?, ?, ?)"""
 _UPDATE = """
     UPDATE streams SET status = ?, producer = ?, epoch = ?, due_at = ?, settled = ?, tail = ?, size_bytes = ?,
                        state = ?, version = version + 1
@@ -114,7 +117,7 @@ def put(connection: sqlite3.Connection, old: Row | None, new: StreamInfo) -> Mar
     kept = (column(new.stream_id), column(new.thread_id), column(new.owner), request)
     no = connection.execute(_INSERT, (*changing, *kept)).lastrowid
     assert no is not None
-    return Mark(no, 1, new.tail)
+    return Mark(no, FIRST_VERSION, new.tail)
 
 
 def forget(connection: sqlite3.Connection, row: Row) -> None:

@@ -14,11 +14,11 @@ from playhead.entry import pack
 from playhead.errors import InvalidSetting, StoreUnavailable
 from playhead.log import Command
 from playhead.model import Batch, Lease, Page, StreamInfo
-from playhead.store import Applied, Query, StoreOptions, Wake
+from playhead.store import Applied, Query, StoreOptions, Wake, WakeThread
 from playhead.stores.sqlite import queries, rows
 from playhead.stores.sqlite.checkpointer import Checkpointer
 from playhead.stores.sqlite.presence import Presence
-from playhead.stores.sqlite.reader import Question, Reader, Watch
+from playhead.stores.sqlite.reader import Begun, Question, Reader, Watch, WatchThread
 from playhead.stores.sqlite.schema import Database
 from playhead.stores.sqlite.worker import Answer, News, resolve
 from playhead.stores.sqlite.writer import Append, Task, Writer
@@ -74,8 +74,10 @@ class SQLiteStore:
         self._options = options or StoreOptions()
         self._parts: _Parts | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._watchers = Watchers()
+        self._watchers = Watchers[Batch | None, StreamInfo | None]()
         self._told: dict[str, rows.Mark] = {}  # of the streams of ``_watchers``, and of what was written here lately
+        self._thread_watchers = Watchers[[]]()
+        self._begun: dict[str, int] = {}  # the ``no`` up to which watchers of a thread have been told
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -83,7 +85,7 @@ class SQLiteStore:
         presence = Presence(self._database, self.instance_id, self._options.lease_s, self.now)
         checkpointer = Checkpointer(loop, self._database)
         writer = Writer(loop, self._database, presence, self._options, self.now, self._deliver, checkpointer.ask)
-        reader = Reader(loop, self._database, self.instance_id, self._deliver_found)
+        reader = Reader(loop, self._database, self.instance_id, self._deliver_found, self._deliver_begun)
         parts = _Parts(loop, presence, writer, reader, checkpointer)
         try:
             for worker in (writer, reader, checkpointer):  # the writer makes the file
@@ -91,9 +93,11 @@ class SQLiteStore:
         except BaseException:
             await _stopped(parts)
             raise
-        self._parts, self._closing, self._told = parts, None, {}
+        self._parts, self._closing, self._told, self._begun = parts, None, {}, {}
         for stream_id in self._watchers:
             reader.hand_over(Watch(stream_id, is_wanted=True))
+        for thread_id in self._thread_watchers:
+            reader.hand_over(WatchThread(thread_id, is_wanted=True))
 
     async def close(self) -> None:
         parts, self._parts = self._parts, None
@@ -149,8 +153,17 @@ class SQLiteStore:
         if stream_id not in self._watchers:
             if self._told.get(stream_id) == rows.NOTHING:
                 del self._told[stream_id]  # an id may come back and go again: that is news once more
-            self._look_at(stream_id, is_wanted=True)
-        return self._watchers.add(stream_id, wake, gone=partial(self._look_at, stream_id, is_wanted=False))
+            self._look_at(Watch(stream_id, is_wanted=True))
+        return self._watchers.add(stream_id, wake, gone=lambda: self._look_at(Watch(stream_id, is_wanted=False)))
+
+    def watch_thread(self, thread_id: str, wake: WakeThread) -> Callable[[], None]:
+        def gone() -> None:
+            self._begun.pop(thread_id, None)
+            self._look_at(WatchThread(thread_id, is_wanted=False))
+
+        if thread_id not in self._thread_watchers:
+            self._look_at(WatchThread(thread_id, is_wanted=True))
+        return self._thread_watchers.add(thread_id, wake, gone=gone)
 
     def renew(self) -> None:
         self._opened().presence.renew()
@@ -174,9 +187,9 @@ class SQLiteStore:
         parts.reader.hand_over(Question(lambda connection: ask(connection, *arguments, **keywords), done))
         return await done
 
-    def _look_at(self, stream_id: str, *, is_wanted: bool) -> None:
+    def _look_at(self, watch: Watch | WatchThread) -> None:
         if self._parts is not None:
-            self._parts.reader.hand_over(Watch(stream_id, is_wanted))
+            self._parts.reader.hand_over(watch)
 
     def _deliver(self, news: list[News], answers: list[Answer]) -> None:
         """What was committed here: watchers first, then whoever waits for it."""
@@ -188,6 +201,8 @@ class SQLiteStore:
                 mark = rows.Mark(mark.no, told.version if told.no == mark.no else 0, mark.tail)
             self._told[item.stream_id] = mark
             self._watchers.tell(item.stream_id, item.batch, item.info)
+            if item.info is not None and item.info.thread_id is not None and mark.version == rows.FIRST_VERSION:
+                self._tell_begun(item.info.thread_id, mark.no)
         if len(self._told) > _TOLD_MAX + len(self._watchers):
             self._told = {stream_id: mark for stream_id, mark in self._told.items() if stream_id in self._watchers}
         resolve(answers)
@@ -200,6 +215,16 @@ class SQLiteStore:
                 self._told[item.stream_id] = item.mark
                 self._watchers.tell(item.stream_id, item.batch, item.info)
         resolve(answers)
+
+    def _deliver_begun(self, begun: list[Begun]) -> None:
+        for thread_id, no in begun:
+            self._tell_begun(thread_id, no)
+
+    def _tell_begun(self, thread_id: str, no: int) -> None:
+        """Once for each stream, whether it was made here, or found, or both."""
+        if thread_id in self._thread_watchers and no > self._begun.get(thread_id, -1):
+            self._begun[thread_id] = no
+            self._thread_watchers.tell(thread_id)
 
 
 def _closed() -> StoreUnavailable:

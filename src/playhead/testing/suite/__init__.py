@@ -18,6 +18,7 @@ from playhead.testing.suite.reads import ReadsSuite
 from playhead.testing.suite.retention import RetentionSuite
 from playhead.testing.suite.starting import StartingSuite
 from playhead.testing.suite.survival import SurvivalSuite
+from playhead.testing.suite.threads import ThreadsSuite
 from playhead.testing.suite.watching import WatchingSuite
 
 
@@ -28,6 +29,7 @@ class StoreSuite(
     AppendsSuite,
     ReadsSuite,
     WatchingSuite,
+    ThreadsSuite,
     FindingSuite,
     RetentionSuite,
     SurvivalSuite,

@@ -132,7 +132,7 @@ async def race(*calls: Callable[[], Awaitable[T]]) -> list[T | PlayheadError]:
 
 
 class Watcher:
-    """A Wake that remembers what it was told, and when to stop waiting for more."""
+    """A Wake, or a WakeThread, that remembers what it was told, and when to stop waiting for more."""
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
@@ -141,7 +141,7 @@ class Watcher:
         self.threads: set[int] = set()
         self._woken = asyncio.Event()
 
-    def __call__(self, batch: Batch | None, info: StreamInfo | None) -> None:
+    def __call__(self, batch: Batch | None = None, info: StreamInfo | None = None) -> None:
         self.wakes += 1
         self.batches += [batch] if batch else []
         self.infos += [info] if info else []
