@@ -65,6 +65,22 @@ async def following(server: Server, thread_id: str) -> tuple["asyncio.Task[list[
     return asyncio.create_task(read()), begun
 
 
+async def waiting(server: Server, thread_id: str) -> "asyncio.Task[list[Frame]]":
+    """A reader who was here before the stream that it is to follow."""
+    looked = asyncio.Event()
+    watch = server.playhead.watch_thread
+
+    async def watched(*given: Any, **more: Any) -> Any:
+        found = await watch(*given, **more)
+        looked.set()
+        return found
+
+    server.playhead.watch_thread = watched  # type: ignore[method-assign]
+    reading, _ = await following(server, thread_id)
+    await looked.wait()
+    return reading
+
+
 @pytest.mark.proves("C2")
 async def test_text_and_tool_calls_are_framed_line_by_line(server: Server, thread_id: str) -> None:
     writer = await produce(server, thread_id)
@@ -164,17 +180,7 @@ async def test_without_cursor_and_live_stream_it_is_204_after_patience(
 @pytest.mark.proves("C3")
 async def test_a_stream_request_may_be_here_before_the_message(server: Server, thread_id: str) -> None:
     await written(server, thread_id, "an old answer")
-    looked = asyncio.Event()
-    latest = server.playhead.latest
-
-    async def watched(*given: Any, **more: Any) -> Any:
-        found = await latest(*given, **more)
-        looked.set()
-        return found
-
-    server.playhead.latest = watched  # type: ignore[method-assign]
-    reading, _ = await following(server, thread_id)
-    await looked.wait()
+    reading = await waiting(server, thread_id)
     started = await server.http.post("/chat/message", json={"message": "/pace 1 hello", "thread_id": thread_id})
     assert started.status_code == 200
     frames = await asyncio.wait_for(reading, 20)
@@ -182,20 +188,10 @@ async def test_a_stream_request_may_be_here_before_the_message(server: Server, t
     assert shape(frames)[-2:] == [("system", "message_ended"), ("system", "end")]
 
 
-async def test_a_stream_that_comes_and_goes_between_two_looks_is_followed_all_the_same(
+async def test_a_stream_that_comes_and_goes_at_once_is_followed_all_the_same(
     server: Server, thread_id: str
 ) -> None:
-    looked = asyncio.Event()
-    latest = server.playhead.latest
-
-    async def watched(*given: Any, **more: Any) -> Any:
-        found = await latest(*given, **more)
-        looked.set()
-        return found
-
-    server.playhead.latest = watched  # type: ignore[method-assign]
-    reading, _ = await following(server, thread_id)
-    await looked.wait()
+    reading = await waiting(server, thread_id)
     await written(server, thread_id, "quick")
     assert shape(await asyncio.wait_for(reading, 20)) == [
         ("chunk", "quick"),

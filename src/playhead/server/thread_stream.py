@@ -17,7 +17,6 @@ from playhead.store import Query
 from playhead.streams import Playhead
 
 PATIENCE_S = 2.0
-_LOOK_EVERY_S = 0.05
 _PAGE_STREAMS = 100
 
 
@@ -44,17 +43,26 @@ async def _open(playhead: Playhead, stream_id: str, after: str | None, principal
 
 
 async def _awaited(playhead: Playhead, thread_id: str, principal: str | None) -> StreamInfo | None:
-    """The live stream, or the first one to appear meanwhile, even if it ends between two looks."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE_S
-    latest = first = await playhead.latest(thread_id, principal=principal)
-    while latest is None or not (latest.is_live or first is None or latest.stream_id != first.stream_id):
-        if playhead.is_draining:
-            raise Draining("this process is shutting down; reconnect")
-        if loop.time() >= until:
-            return None
-        await asyncio.sleep(_LOOK_EVERY_S)
-        latest = await playhead.latest(thread_id, principal=principal)
+    """The live stream, or the first one to begin meanwhile, even if it ends before we look."""
+    begun = asyncio.Event()
+
+    def tell(_: StreamInfo | None) -> None:
+        begun.set()
+
+    found = await playhead.watch_thread(thread_id, tell, principal=principal)
+    latest = first = found[0] if found else None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while latest is None or not (latest.is_live or first is None or latest.stream_id != first.stream_id):
+                if playhead.is_draining:
+                    raise Draining("this process is shutting down; reconnect")
+                await begun.wait()
+                begun.clear()
+                latest = await playhead.latest(thread_id, principal=principal)
+    except TimeoutError:
+        return None
+    finally:
+        playhead.unwatch_thread(thread_id, tell)
     return latest
 
 
