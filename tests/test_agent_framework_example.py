@@ -1,6 +1,7 @@
 """The Agent Framework example: the commands of its README, run as a user runs them."""
 
 import asyncio
+import json
 import re
 import shlex
 import signal
@@ -54,6 +55,7 @@ class Terminal:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-u", str(EXAMPLE / program), *words),
             cwd=self._directory,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=clean_environment(**{**self._settings, **settings}),
@@ -89,7 +91,7 @@ class Command:
     async def end(self) -> str:
         async with asyncio.timeout(START_S):
             out, errors = await self._process.communicate()
-        assert self._process.returncode == 0, errors.decode()
+        assert (self._process.returncode, errors) == (0, b""), errors.decode()
         return out.decode()
 
     async def interrupt(self) -> str:
@@ -143,6 +145,11 @@ async def test_three_terminals(tmp_path: Path) -> None:
                 await client.prints("# Oslo")
                 worker.kill()
                 assert (await client.end()).endswith("\n[interrupted: producer-lost]\n")
+        # It may be delivered again: the client would wait for that now.
+        assert not json.loads((tmp_path / "travel-client.json").read_text())["is_done"]
+        async with terminal.start(SCHEDULER) as second:
+            with pytest.raises(AssertionError, match="is in use already"):
+                await second.end()
 
 
 async def test_one_process(tmp_path: Path) -> None:
@@ -155,6 +162,10 @@ async def test_one_process(tmp_path: Path) -> None:
         await combined.prints("## Day 1")
         out = await combined.interrupt()
     assert out.index("[cancelled]") < out.index("> Make it cheap") < out.index(END)
+
+
+async def test_who_says_nothing_at_the_prompt_leaves(tmp_path: Path) -> None:
+    assert "Where to?" in await Terminal(tmp_path, ENDPOINT="").run("python combined.py")
 
 
 async def test_without_a_scheduler_the_client_says_so(tmp_path: Path) -> None:

@@ -188,9 +188,7 @@ async def test_a_stream_request_may_be_here_before_the_message(server: Server, t
     assert shape(frames)[-2:] == [("system", "message_ended"), ("system", "end")]
 
 
-async def test_a_stream_that_comes_and_goes_at_once_is_followed_all_the_same(
-    server: Server, thread_id: str
-) -> None:
+async def test_a_stream_that_comes_and_goes_at_once_is_followed_all_the_same(server: Server, thread_id: str) -> None:
     reading = await waiting(server, thread_id)
     await written(server, thread_id, "quick")
     assert shape(await asyncio.wait_for(reading, 20)) == [

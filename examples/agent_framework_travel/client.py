@@ -14,14 +14,16 @@ import asyncio
 import json
 import os
 import uuid
-from contextlib import aclosing, suppress
+from contextlib import aclosing, closing, suppress
 from pathlib import Path
 
 import grpc
 from agent_framework_durabletask import AgentSessionId, DurableAgentSession, DurableAIAgentClient
-from scheduler import agent_client
+from durabletask.client import TaskHubGrpcClient
+from scheduler import task_hub_client
 from travel_agent import NAME
 
+from playhead import OutcomeKind
 from playhead.adapters.agent_framework import AgentStreamReader, correlation_id_of
 
 
@@ -47,11 +49,12 @@ class Place:
             written.replace(self._path)
 
 
-def ask(client: DurableAIAgentClient, place: Place, message: str) -> None:
+def ask(hub: TaskHubGrpcClient, place: Place, message: str) -> None:
     """Fire and forget: the request is with the scheduler when this returns, and nothing waits for the answer."""
     session = DurableAgentSession.from_session_id(AgentSessionId(NAME, place.session))
     try:
-        accepted = client.get_agent(NAME).run(message, session=session, options={"wait_for_response": False})
+        agent = DurableAIAgentClient(hub).get_agent(NAME)
+        accepted = agent.run(message, session=session, options={"wait_for_response": False})
     except grpc.RpcError as error:
         raise SystemExit(f"The scheduler does not answer (is `python scheduler.py` running?): {error.code()}") from None
     place.request, place.cursor, place.is_done = correlation_id_of(accepted), None, False
@@ -59,21 +62,21 @@ def ask(client: DurableAIAgentClient, place: Place, message: str) -> None:
 
 
 async def follow(reader: AgentStreamReader, place: Place) -> None:
-    """Print the rest of the answer. Left half-way, the place tells where."""
+    """Print the rest of the answer. Left half-way, in whatever manner, the place tells where."""
     chunks = reader.read_stream(place.session, place.cursor, correlation_id=place.request)
-    try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                if chunk.type == "function_call" and chunk.event and (name := chunk.event.json().get("name")):
-                    print(f"[asks {name}]", flush=True)
-                elif chunk.type == "agent.replaced":
-                    print("\n[the model was asked again]", flush=True)
-                print(chunk.text, end="", flush=True)
-                place.cursor, place.is_done = chunk.cursor, chunk.is_done and chunk.outcome is not None
-                if chunk.is_done:
-                    print(f"\n[{chunk.error}]" if chunk.error else "", flush=True)
-    finally:
-        place.keep()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.type == "function_call" and chunk.event and (name := chunk.event.json().get("name")):
+                print(f"[asks {name}]", flush=True)
+            elif chunk.type == "agent.replaced":
+                print("\n[the model was asked again]", flush=True)
+            print(chunk.text, end="", flush=True)
+            place.cursor = chunk.cursor
+            # What was interrupted may be delivered again, to another worker: that is waited for the next time.
+            place.is_done = chunk.outcome is not None and chunk.outcome.kind is not OutcomeKind.INTERRUPTED
+            place.keep()
+            if chunk.is_done:
+                print(f"\n[{chunk.error}]" if chunk.error else "", flush=True)
 
 
 async def main(arguments: argparse.Namespace, place: Place) -> None:
@@ -83,7 +86,8 @@ async def main(arguments: argparse.Namespace, place: Place) -> None:
             print("[stopped]" if stopped else "[there is nothing to stop]")
             return
         if arguments.message:
-            await asyncio.to_thread(ask, agent_client(), place, arguments.message)
+            with closing(task_hub_client()) as hub:
+                await asyncio.to_thread(ask, hub, place, arguments.message)
         elif place.is_done:
             print(f"[session {place.session}: nothing is left to print]")
             return

@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from client import Place, ask, follow
-from scheduler import agent_client, in_memory_scheduler, task_hub_worker
+from scheduler import in_memory_scheduler, stop_worker, task_hub_client, task_hub_worker
 from travel_agent import travel_agent
 
 from playhead.adapters.agent_framework import AgentStreamReader, PlayheadAgentWorker, PlayheadResponseCallback
@@ -33,7 +33,7 @@ def working() -> Iterator[str]:
             yield endpoint
         finally:
             callback.close()
-            worker.stop()
+            stop_worker(worker)
 
 
 async def answer(reader: AgentStreamReader, place: Place) -> None:
@@ -52,16 +52,18 @@ async def answer(reader: AgentStreamReader, place: Place) -> None:
         loop.remove_signal_handler(signal.SIGINT)
 
 
-async def main(endpoint: str, messages: list[str]) -> None:
-    place = Place(None)
-    agents = agent_client(endpoint)
-    async with AgentStreamReader() as reader:
-        for message in messages or iter(lambda: input("\nWhere to? (nothing: the end) "), ""):
-            print(f"> {message}")
-            await asyncio.to_thread(ask, agents, place, message)
-            await answer(reader, place)
+def main(messages: list[str]) -> None:
+    place, reader = Place(None), AgentStreamReader()
+    with working() as endpoint, closing(task_hub_client(endpoint)) as hub, asyncio.Runner() as runner:
+        try:
+            for message in messages or iter(lambda: input("\nWhere to? (nothing: the end) "), ""):
+                print(f"> {message}")
+                ask(hub, place, message)
+                runner.run(answer(reader, place))
+        finally:
+            runner.run(reader.close())
 
 
 if __name__ == "__main__":
-    with working() as at:
-        asyncio.run(main(at, sys.argv[1:]))
+    with suppress(EOFError, KeyboardInterrupt):  # Ctrl-D, Ctrl-C at the prompt
+        main(sys.argv[1:])

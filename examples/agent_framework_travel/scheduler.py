@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
-from agent_framework_durabletask import DurableAIAgentClient
+from agent_framework_durabletask import DurableAIAgentWorker
 from durabletask.azuremanaged.client import DurableTaskSchedulerClient
 from durabletask.azuremanaged.worker import DurableTaskSchedulerWorker
 from durabletask.internal.orchestrator_service_pb2_grpc import add_TaskHubSidecarServiceServicer_to_server
@@ -47,18 +47,28 @@ def task_hub_worker(endpoint: str | None = None) -> DurableTaskSchedulerWorker:
     return DurableTaskSchedulerWorker(**connection(endpoint))
 
 
-def agent_client(endpoint: str | None = None) -> DurableAIAgentClient:
-    return DurableAIAgentClient(DurableTaskSchedulerClient(**connection(endpoint)))
+def task_hub_client(endpoint: str | None = None) -> DurableTaskSchedulerClient:
+    return DurableTaskSchedulerClient(**connection(endpoint))
+
+
+def stop_worker(worker: DurableAIAgentWorker) -> None:
+    """Returns when its agents have ended."""
+    logging.getLogger("durabletask").setLevel(logging.CRITICAL)  # the end of its own connection is an error to it
+    worker.stop()
 
 
 @contextmanager
 def in_memory_scheduler(address: str) -> Iterator[str]:
     """The framework's scheduler for tests, on an address (port 0: any that is free); gives its endpoint."""
     backend = InMemoryOrchestrationBackend()
-    server = grpc.server(ThreadPoolExecutor(max_workers=20))
+    alone: Any = [("grpc.so_reuseport", 0)]  # a second one on this port is refused, not given half of the requests
+    server = grpc.server(ThreadPoolExecutor(max_workers=20), options=alone)
     add_TaskHubSidecarServiceServicer_to_server(backend, server)
     host, _, _ = address.rpartition(":")
-    port = server.add_insecure_port(address)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        raise SystemExit(f"{address} is in use already; ENDPOINT=http://localhost:8081 names another place") from None
     server.start()
     try:
         yield f"http://{host}:{port}"

@@ -8,7 +8,7 @@ Settings: ENDPOINT and TASKHUB of the scheduler, PLAYHEAD_STORE (or REDIS_CONNEC
 import signal
 import threading
 
-from scheduler import task_hub_worker
+from scheduler import stop_worker, task_hub_worker
 from travel_agent import NAME, travel_agent
 
 from playhead.adapters.agent_framework import PlayheadAgentWorker, PlayheadResponseCallback
@@ -25,7 +25,7 @@ def main() -> None:
         print(f"{NAME} is at work; Ctrl-C ends it.", flush=True)
         stop.wait()
         callback.close(grace_s=5.0)  # readers first: the worker's stop waits for agents
-        worker.stop()
+        stop_worker(worker)
 
 
 if __name__ == "__main__":
