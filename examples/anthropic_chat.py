@@ -40,4 +40,6 @@ async def main(question: str) -> None:
 
 
 if __name__ == "__main__":
+    if not os.environ.get("ANTHROPIC_API_KEY"):
+        raise SystemExit("Set ANTHROPIC_API_KEY; for a local server (ANTHROPIC_BASE_URL) any value will do.")
     asyncio.run(main(" ".join(sys.argv[1:]) or "Say hello in five languages."))

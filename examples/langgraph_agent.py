@@ -73,6 +73,7 @@ async def main(question: str) -> None:
         except asyncio.CancelledError:
             await playhead.cancel(info.stream_id)
             await playhead.wait(info.stream_id)
+            print("\n[cancelled]", end="")
             raise
         finally:
             state = await graph.aget_state(CONVERSATION)

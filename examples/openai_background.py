@@ -60,6 +60,8 @@ async def main(question: str) -> None:
 
 
 if __name__ == "__main__":
+    if not os.environ.get("OPENAI_API_KEY"):
+        raise SystemExit("Set OPENAI_API_KEY; for a local server (OPENAI_BASE_URL) any value will do.")
     try:
         asyncio.run(main(" ".join(sys.argv[1:]) or "Write a long story about a log."))
     except KeyboardInterrupt:

@@ -36,6 +36,8 @@ async def main(question: str, replay: str | None) -> None:
         if replay is not None:
             await show(playhead, replay)
             return
+        if not os.environ.get("OPENAI_API_KEY"):
+            raise SystemExit("Set OPENAI_API_KEY; for a local server (OPENAI_BASE_URL) any value will do.")
         async with AsyncOpenAI() as client:
             messages = [{"role": "user", "content": question}]
             info = await playhead.start(openai_chat(client, model=MODEL, messages=messages))

@@ -94,6 +94,7 @@ class ProviderServer(ModelServer):
 
     events: list[Item]
     status: str = "in_progress"
+    answers_with_a_page: bool = False
     refuses_cancel: bool = False
     root: str = ""
     requests: list[Request] = field(default_factory=list)
@@ -121,7 +122,11 @@ class ProviderServer(ModelServer):
             self.status = "cancelled"
             await send_json(writer, 200, response("cancelled"))
         elif place.path.endswith(RESPONSE_ID) and query.get("stream") != ["true"]:
-            await send_json(writer, 200, response(self.status))
+            if self.answers_with_a_page:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<h1>Hello</h1>")
+                await writer.drain()
+            else:
+                await send_json(writer, 200, response(self.status))
         elif place.path.endswith(("/responses", "/messages", "/completions", RESPONSE_ID)):
             after = int(query.get("starting_after", ["-1"])[0])
             await self._stream_watched(request, after, reader, writer)

@@ -76,6 +76,13 @@ def test_examples_are_short(name: str) -> None:
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 150
 
 
+@pytest.mark.parametrize("name", ["anthropic_chat", "openai_background", "openai_chat"])
+def test_without_a_key_an_example_says_which_one(name: str, tmp_path: Path) -> None:
+    kept = {key: value for key, value in environment(tmp_path).items() if not key.endswith("_API_KEY")}
+    with pytest.raises(AssertionError, match=f"^Set {name.split('_')[0].upper()}_API_KEY; for a local server"):
+        run(name, **kept)
+
+
 def test_a_chat_is_recorded_and_replayed(tmp_path: Path) -> None:
     with ProviderServer(chat_chunks([{"content": word} for word in WORDS])) as server:
         out = run("openai_chat", "Tell me", **environment(tmp_path, server))

@@ -310,6 +310,16 @@ async def test_a_cancel_without_background_closes_the_request_only(
     assert not server.asked("/cancel")
 
 
+async def test_a_proxy_that_answers_with_a_page_of_its_own_is_no_end(
+    playhead: Playhead, client: AsyncOpenAI, server: ProviderServer
+) -> None:
+    server.answers_with_a_page = True  # to the question for the response's state
+    server.serve(Cut(5, how="end"))
+    info = await playhead.start(ask(client))
+    assert said(await follow(playhead, info.stream_id)) == WORDS
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.COMPLETED
+
+
 async def test_a_response_that_was_cancelled_at_the_provider_ends_the_stream(
     playhead: Playhead, client: AsyncOpenAI, server: ProviderServer
 ) -> None:

@@ -1,1 +1,1 @@
-"""Playhead in other people's frameworks. Each adapter is a module of its own, with an extra of the same name."""
+"""Playhead in other people's frameworks. Each adapter is a module of its own, which says what it needs."""

@@ -24,10 +24,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from types import FrameType
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+try:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
+except ImportError as missing:
+    raise ImportError(
+        "playhead.adapters.starlette needs Starlette, which is not installed: pip install starlette (or fastapi)"
+    ) from missing
 
 from playhead.asgi import RETRY_MS, EventStream, OpenResponse, Problem
 from playhead.errors import BadRequest, PlayheadError

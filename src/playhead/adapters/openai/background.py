@@ -171,7 +171,7 @@ class Follower:
         if not resumable or self._response_id is None:
             return
         response = await self._client.with_options(max_retries=0).responses.retrieve(self._response_id)
-        if response.status == "cancelled":
+        if getattr(response, "status", None) == "cancelled":  # a proxy may answer with anything
             raise ProviderError("the response was cancelled at the provider", provider=PROVIDER)
 
     def _told(self, error: Exception) -> ProviderError:

@@ -18,7 +18,8 @@ class ResumableStream:
     Attributes:
         outcome: None until the end has been read; then how the stream ended.
     Raises (from iterating): SourceFailed when the source raised or its process died, with the recorded chunks given
-        before; Draining when this process shuts down: come back elsewhere; StoreError.
+        before; Draining when this process shuts down: come back elsewhere; StreamNotFound when the store has lost
+        the stream; StoreError.
     Cancel: safe at any await; the next chunk is the one that would have come.
     """
 

@@ -9,6 +9,7 @@ REDIS_URL, KV_URL                        only if there is none of the above
 import logging
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -50,6 +51,16 @@ class Place(NamedTuple):
     whose: object = None
 
 
+@cache
+def _warn_of_memory(publisher: str) -> None:
+    """Once is enough: an app may make a context for each request."""
+    logger.warning(
+        "resumable streams are kept in this process only: the publisher %s stands for no Redis that is known;"
+        " redis_url= or store_url= puts them where every process sees them",
+        publisher,
+    )
+
+
 def place_of(options: CreateResumableStreamContextOptions) -> Place:
     """Raises: ValueError when nothing says where, or several things do."""
     given = [name for name in ("redis_url", "store_url") if getattr(options, name)]
@@ -64,11 +75,7 @@ def place_of(options: CreateResumableStreamContextOptions) -> Place:
         if url := _url_of(thing):
             return Place(url)
     if len(pair) == len(_PAIR):
-        logger.warning(
-            "resumable streams are kept in this process only: the publisher %s stands for no Redis that is known;"
-            " redis_url= or store_url= puts them where every process sees them",
-            type(options.publisher).__name__,
-        )
+        _warn_of_memory(type(options.publisher).__name__)
         return Place(MEMORY, options.publisher)
     if not pair and (url := os.environ.get("REDIS_URL") or os.environ.get("KV_URL")):
         return Place(_for_playhead(url))
