@@ -656,6 +656,34 @@ async def test_closing_the_callback_ends_its_runs_for_their_readers(
     callback.close()
 
 
+async def test_a_run_that_ends_while_the_callback_closes_is_recorded_without_alarm(
+    backend: str,
+    store: str,
+    asker: Asker,
+    reader: AgentStreamReader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wait = Playhead.wait
+
+    async def later(self: Playhead, *which: Any, **whose: Any) -> Any:
+        await asyncio.sleep(0.3)  # the store may be slow to tell how a run ended
+        return await wait(self, *which, **whose)
+
+    monkeypatch.setattr(Playhead, "wait", later)
+    callback = PlayheadResponseCallback(store)
+    with running_worker(backend, callback, scripted_agent()):
+        asker.ask(f"say:2 wait:{tmp_path}/go say:2", "ending")
+        reading = asyncio.create_task(read(reader, "ending"))
+        await read_until(reader, "ending", "w2 ")
+        closing = asyncio.create_task(asyncio.to_thread(callback.close))
+        (tmp_path / "go").touch()
+        assert (await reading)[-1].error is None
+        await closing
+    assert "ERROR" not in [record.levelname for record in caplog.records]
+
+
 async def test_an_agents_own_callback_leaves_the_run_recorded_whole(
     backend: str, store: str, asker: Asker, reader: AgentStreamReader
 ) -> None:

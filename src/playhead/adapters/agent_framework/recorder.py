@@ -20,7 +20,7 @@ import weakref
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from playhead.errors import (
     Draining,
@@ -59,6 +59,7 @@ class Recorder:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._recording: set[asyncio.Task[Any]] = set()
         self._is_closed = False
         self._at_exit = partial(_at_exit, weakref.ref(self))
         atexit.register(self._at_exit)
@@ -123,6 +124,8 @@ class Recorder:
     async def _close(self, grace_s: float) -> None:
         if self._is_open:
             await self._playhead.drain(grace_s)
+            if self._recording:  # each still asks how its run ended
+                await asyncio.wait(self._recording, timeout=_LAST_WORDS_S)
             await self._playhead.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
@@ -132,6 +135,10 @@ class Recorder:
         await asyncio.get_running_loop().shutdown_asyncgens()
 
     async def _record(self, run: Run) -> None:
+        recording = asyncio.current_task()
+        assert recording is not None
+        self._recording.add(recording)
+        recording.add_done_callback(self._recording.discard)
         try:
             source = await self._start(run)
             run.begun.set_result(None)
