@@ -665,13 +665,18 @@ async def test_a_run_that_ends_while_the_callback_closes_is_recorded_without_ala
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    wait = Playhead.wait
+    wait, close = Playhead.wait, Playhead.close
 
     async def later(self: Playhead, *which: Any, **whose: Any) -> Any:
         await asyncio.sleep(0.3)  # the store may be slow to tell how a run ended
         return await wait(self, *which, **whose)
 
+    async def longer(self: Playhead) -> None:
+        await close(self)
+        await asyncio.sleep(0.5)
+
     monkeypatch.setattr(Playhead, "wait", later)
+    monkeypatch.setattr(Playhead, "close", longer)
     callback = PlayheadResponseCallback(store)
     with running_worker(backend, callback, scripted_agent()):
         asker.ask(f"say:2 wait:{tmp_path}/go say:2", "ending")
