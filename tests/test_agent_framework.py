@@ -309,7 +309,7 @@ async def test_a_silent_retry_replaces_what_was_said(
     assert chunks[-1].error is None
     response = agent_response_of(chunk.event for chunk in chunks if chunk.event)
     assert (response.text, response.finish_reason) == (said(2).upper(), "stop")
-    assert response.text in asker_text(asker, "retried")
+    await until(lambda: response.text in asker_text(asker, "retried"))  # stored after its readers were told
 
 
 @both
