@@ -29,7 +29,7 @@ from playhead.adapters.agent_framework import (
     agent_response_of,
     stopping,
 )
-from playhead.errors import BadRequest, Conflict
+from playhead.errors import BadRequest, Conflict, Draining, StoreError
 from playhead.model import Outcome
 
 PATIENCE_S = 15.0
@@ -687,6 +687,20 @@ async def test_a_run_that_ends_while_the_callback_closes_is_recorded_without_ala
         assert (await reading)[-1].error is None
         await closing
     assert "ERROR" not in [record.levelname for record in caplog.records]
+
+
+def test_a_worker_is_told_at_its_start_that_its_store_cannot_be_used(tmp_path: Path) -> None:
+    with (
+        PlayheadResponseCallback(f"redis://127.0.0.1:{free_port()}") as nowhere,
+        pytest.raises(StoreError, match="cannot be reached"),
+    ):
+        nowhere.connect()
+    with PlayheadResponseCallback(f"sqlite:///{tmp_path}/runs.db") as callback:
+        callback.connect()
+        callback.connect()
+        assert (tmp_path / "runs.db").exists()
+    with pytest.raises(Draining):
+        callback.connect()
 
 
 async def test_an_agents_own_callback_leaves_the_run_recorded_whole(

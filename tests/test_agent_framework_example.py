@@ -174,6 +174,12 @@ async def test_without_a_scheduler_the_client_says_so(tmp_path: Path) -> None:
             await client.end()
 
 
+async def test_without_its_store_the_worker_says_so_at_once(tmp_path: Path) -> None:
+    async with Terminal(tmp_path, REDIS_CONNECTION_STRING=f"localhost:{free_port()}").start(WORKER) as worker:
+        with pytest.raises(AssertionError, match=r"^Runs cannot be recorded: Redis at .* cannot be reached"):
+            await worker.end()
+
+
 async def test_any_openai_compatible_model_by_its_settings(tmp_path: Path) -> None:
     with OpenAIServer() as server:
         server.answer(Answer("Let me look. ", tool_calls=(ToolCall("get_weather", ('{"place": "To', 'kyo"}')),)))

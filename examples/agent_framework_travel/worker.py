@@ -11,6 +11,7 @@ import threading
 from scheduler import stop_worker, task_hub_worker
 from travel_agent import NAME, travel_agent
 
+from playhead import PlayheadError
 from playhead.adapters.agent_framework import PlayheadAgentWorker, PlayheadResponseCallback
 
 
@@ -19,6 +20,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with PlayheadResponseCallback() as callback:
+        try:
+            callback.connect()  # better now than with the first request
+        except PlayheadError as error:
+            raise SystemExit(f"Runs cannot be recorded: {error}") from None
         worker = PlayheadAgentWorker(task_hub_worker(), callback)
         worker.add_agent(travel_agent())
         worker.start()

@@ -58,7 +58,7 @@ class PlayheadResponseCallback(AgentResponseCallbackProtocol):
         stalled_after_s: float = STALLED_AFTER_S,
         options: Options | None = None,
     ) -> None:
-        """Nothing is connected before the first run.
+        """Nothing is connected before the first run, or ``connect``.
 
         Args:
             store: URL of the store; what the settings say when absent (see ``settings``).
@@ -183,6 +183,10 @@ class PlayheadResponseCallback(AgentResponseCallbackProtocol):
                     logger.error("%r: its end is not stored yet", run)
 
     # ---- life --------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Connect now, to know at the worker's start that runs can be recorded. Blocks. Raises: StoreError."""
+        self._recorder.connect()
 
     def close(self, grace_s: float = 5.0) -> None:
         """Give runs under way ``grace_s``, close the rest ``interrupted`` (reason ``shutdown``). Idempotent. Blocks.

@@ -47,7 +47,7 @@ logger = logging.getLogger("playhead")
 
 
 class Recorder:
-    """The thread, its loop, its Playhead. The thread begins with the first run; the store is opened then."""
+    """The thread, its loop, its Playhead. The thread begins with the first run, or ``connect``; so does the store."""
 
     def __init__(self, url: str, options: Options) -> None:
         """Raises: InvalidSetting when the URL is not one of a store."""
@@ -69,18 +69,28 @@ class Recorder:
     def begin(self, correlation_id: str, key: str | None, agent: str, owner: str | None, stalled_after_s: float) -> Run:
         """A run that is recorded from now to its end. Raises: Draining when this recorder is closed."""
         with self._lock:  # so that it comes before closing, which waits for it, or not at all
-            if self._is_closed:
-                raise Draining("this worker is shutting down; its runs are not recorded any more")
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=_run_loop, args=(self._loop,), name="playhead agent-framework", daemon=True
-                )
-                self._thread.start()
+            loop = self._running_loop()
             max_bytes = self.options.event_max_bytes
-            run = Run(self, self._loop, correlation_id, key, agent, owner, stalled_after_s, max_bytes)
-            asyncio.run_coroutine_threadsafe(self._record(run), self._loop)
+            run = Run(self, loop, correlation_id, key, agent, owner, stalled_after_s, max_bytes)
+            asyncio.run_coroutine_threadsafe(self._record(run), loop)
             return run
+
+    def connect(self) -> None:
+        """Open the store now. Blocks. Raises: StoreError; Draining when this recorder is closed."""
+        with self._lock:
+            loop = self._running_loop()
+        asyncio.run_coroutine_threadsafe(self._opened(), loop).result()
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._is_closed:
+            raise Draining("this worker is shutting down; its runs are not recorded any more")
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=_run_loop, args=(self._loop,), name="playhead agent-framework", daemon=True
+            )
+            self._thread.start()
+        return self._loop
 
     def close(self, grace_s: float = 5.0) -> None:
         """Give runs ``grace_s`` to end by themselves, close the rest ``interrupted``, end the thread. Idempotent.
