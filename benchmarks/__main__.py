@@ -21,6 +21,10 @@ PARTS = {
 
 
 def main() -> int:
+    unknown = [name for name in sys.argv[1:] if name not in PARTS]
+    if unknown:
+        print(f"there is no part {', '.join(unknown)}; parts: {', '.join(PARTS)}", file=sys.stderr)
+        return 2
     report = Report()
     print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} CPUs")
     for name in sys.argv[1:] or PARTS:
