@@ -17,7 +17,7 @@ from resumable_libraries import first_of, in_memory_pair, text_of
 from streaming import Scripted, at_once, say, until
 
 from playhead import Playhead
-from playhead.adapters import resumable_stream
+from playhead.adapters import resumable_stream, sharing
 from playhead.adapters.resumable_stream import ResumableStreamContext, create_resumable_stream_context
 from playhead.errors import Conflict, Draining, SourceFailed, StoreUnavailable
 
@@ -107,7 +107,7 @@ def test_a_context_goes_from_loop_to_loop(any_url: str) -> None:
     assert heartbeats() == before
     assert asyncio.run(state()) == "DONE"
     assert heartbeats() == before
-    assert not resumable_stream.sharing._alive
+    assert not sharing._alive
 
 
 def test_a_pair_of_ones_own_goes_from_loop_to_loop() -> None:
@@ -128,11 +128,11 @@ def test_a_loop_that_lets_nothing_end_is_left_behind(url: str) -> None:
     loop = asyncio.new_event_loop()
     stream = loop.run_until_complete(context.resumable_stream("s", lambda: say("Hello")))
     assert loop.run_until_complete(text_of(stream)) == "Hello"
-    (life,) = resumable_stream.sharing._alive
+    (life,) = sharing._alive
     loop.run_until_complete(life.playhead.close())  # so that this test leaves nothing; the loop knows nothing of it
     loop.close()
     assert asyncio.run(context.has_existing_stream("s")) == "DONE"
-    assert not resumable_stream.sharing._alive
+    assert not sharing._alive
 
 
 async def test_contexts_of_one_store_share_it(url: str) -> None:
@@ -239,7 +239,7 @@ async def test_whoever_uses_it_while_it_closes_has_it_opened_again(url: str) -> 
     await context.resumable_stream("s", source)
     await source.said.wait()
     closing = asyncio.ensure_future(context.close(grace_s=5))
-    await until(lambda: any(life.closing for life in resumable_stream.sharing._alive))
+    await until(lambda: any(life.closing for life in sharing._alive))
     using = asyncio.ensure_future(context.resumable_stream("t", lambda: say("too")))
     await asyncio.sleep(0)
     source.go_on.set()
@@ -266,7 +266,7 @@ async def test_a_failure_that_nobody_waits_for_is_no_complaint(tmp_path: Path, m
         using.cancel()
         await asyncio.wait([using])
         go_on.set()
-        await until(lambda: not resumable_stream.sharing._alive)
+        await until(lambda: not sharing._alive)
     del using
     gc.collect()
     await asyncio.sleep(0)

@@ -137,7 +137,7 @@ class Choice:
                 if session.has(info) and info.status is not Status.EXPIRED:
                     newer = info
             if not page:
-                raise CursorOfAnotherStream("this cursor is of no run of this session; read without one")
+                raise CursorOfAnotherStream("this cursor is of no run of the session; read without one")
             before = page[-1].stream_id
 
 

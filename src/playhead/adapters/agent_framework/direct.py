@@ -9,10 +9,11 @@ from typing import Any
 from agent_framework import AgentSession, SupportsAgentRun
 
 from playhead.adapters.provider_errors import ProviderError, without_secrets
+from playhead.adapters.sharing import shared
 from playhead.model import Draft, StreamInfo
 from playhead.streams import Playhead
 
-from . import sharing
+from . import settings
 from .events import Transcript
 from .sessions import AGENT, CORRELATION, session_of
 
@@ -41,7 +42,9 @@ async def record_agent_run(
     """
     if not callable(getattr(agent, "run", None)):
         raise TypeError(f"record_agent_run needs an agent with run(…, stream=True), not {type(agent).__name__}")
-    playhead = playhead or await sharing.playhead()
+    if playhead is None:
+        place = shared(settings.store_url(), settings.options())
+        playhead = await place.use(place)  # nobody leaves it: it is closed with its loop
     stream_id = start.setdefault("stream_id", None) or uuid.uuid4().hex
     thread_id = None if session is None else session_of(session).key
     about = {AGENT: getattr(agent, "name", None) or type(agent).__name__, CORRELATION: stream_id}

@@ -31,12 +31,12 @@ class Session(NamedTuple):
         return (self.key,) if self.agent is None else (self.key, thread_of(self.agent, self.key))
 
     def threads_of(self, info: StreamInfo) -> tuple[str, ...]:
-        """Where a run of this session may be, if this one is one."""
+        """Where this run may be, if it is one of the session."""
         agent = info.metadata.get(AGENT)
         return (*self.threads, thread_of(str(agent), self.key)) if self.agent is None and agent else self.threads
 
     def has(self, info: StreamInfo) -> bool:
-        """Is this stream a run of this session?"""
+        """Is this stream a run of the session?"""
         return self.agent is None or str(info.metadata.get(AGENT, self.agent)).casefold() == self.agent.casefold()
 
 

@@ -20,11 +20,13 @@ from urllib.parse import quote
 from playhead.adapters.resumable_stream.following import ResumableStream
 from playhead.adapters.resumable_stream.options import CreateResumableStreamContextOptions, Settings
 from playhead.adapters.resumable_stream.places import place_of
-from playhead.adapters.resumable_stream.sharing import shared
+from playhead.adapters.sharing import Shared, shared
 from playhead.errors import BadRequest, PlayheadError
 from playhead.model import OutcomeKind, Status, StreamInfo
+from playhead.options import Options
 from playhead.streams import Playhead
 
+_PLAYHEAD_OPTIONS = Options(event_max_bytes=16 * 1024 * 1024)  # the original has no limit; images in a chunk are common
 _GRACE_S = 5.0
 _ID_MAX_CHARACTERS = 900
 _RUN, _BEGUN_BY = "run", "begun_by"
@@ -53,7 +55,10 @@ class ResumableStreamContext:
 
     def __init__(self, options: CreateResumableStreamContextOptions) -> None:
         self._options = options
-        self._shared = None if options.playhead is not None else shared(place_of(options))
+        self._shared: Shared | None = None
+        if options.playhead is None:
+            place = place_of(options)
+            self._shared = shared(place.url, _PLAYHEAD_OPTIONS, place.whose)
         self._endings: set[asyncio.Task[None]] = set()
 
     async def resumable_stream(

@@ -1,33 +1,35 @@
-"""One Playhead per place and event loop, shared by all contexts: opened at first use, closed with its loop.
+"""One Playhead per place and event loop, shared by all who use it: opened at first use, closed with its loop.
 
-    context ──┐
-    context ──┴─► Shared (a place) ──► Life (a loop) ──► Playhead
+    user ──┐
+    user ──┴─► Shared (a place) ──► Life (a loop) ──► Playhead
 
-Contexts are made anywhere, one per request too, and nobody has to close them. So a life is kept by this module, not by
-its contexts, and ends in one of two ways: its contexts are closed, or its loop is. The loop tells by closing the async
-generators it has seen (``asyncio.run``, uvicorn and every ``asyncio.Runner`` do that); each life waits in one.
+Users, such as the contexts of resumable-stream, are made anywhere, one per request too, and nobody has to close them.
+So a life is kept by this module, not by its users, and ends in one of two ways: its users have left, or its loop is
+closed. The loop tells by closing the async generators it has seen (``asyncio.run``, uvicorn and every
+``asyncio.Runner`` do that); each life waits in one.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
 from weakref import WeakSet, WeakValueDictionary
 
-from playhead.adapters.resumable_stream.places import MEMORY, Place
 from playhead.errors import Conflict
 from playhead.options import Options
 from playhead.streams import Playhead
 
-_OPTIONS = Options(event_max_bytes=16 * 1024 * 1024)  # the original has no limit; images in a chunk are common
+_MEMORY = "memory://"
 
 
 class Shared:
-    """What all contexts of one place use. It goes when the last context and the last life have gone."""
+    """What all users of one place use. It goes when the last user and the last life have gone."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, url: str, options: Options, whose: object) -> None:
         """Raises: InvalidSetting when the URL is not one of a store."""
-        self.place = place
+        self.url = url
+        self.options = options
+        self.whose = whose
         self.lives: dict[asyncio.AbstractEventLoop, Life] = {}
-        self._free: Playhead | None = Playhead.open(place.url, options=_OPTIONS)
+        self._free: Playhead | None = Playhead.open(url, options=options)
 
     async def use(self, user: object) -> Playhead:
         """The Playhead of the running loop, open. Raises: StoreError; Conflict (memory that another loop uses)."""
@@ -44,11 +46,11 @@ class Shared:
             if life.loop.is_closed():  # by somebody who let nothing end before
                 self.lives.pop(life.loop, None)
                 _alive.discard(life)
-        if self.lives and self.place.url == MEMORY:
+        if self.lives and self.url == _MEMORY:
             raise Conflict(
                 "streams in memory belong to one event loop, and another one has these; give store_url=, SQLite will do"
             )
-        playhead, self._free = self._free or Playhead.open(self.place.url, options=_OPTIONS), None
+        playhead, self._free = self._free or Playhead.open(self.url, options=self.options), None
         life = self.lives[loop] = Life(self, playhead)
         _alive.add(life)
         return life
@@ -71,7 +73,7 @@ class Life:
     """A Playhead from its opening to its closing on one event loop.
 
     Attributes:
-        users: the contexts that use it and are not closed; one that is dropped counts no more.
+        users: who uses it and has not left; one that is dropped counts no more.
         closing: set when it must not be used any more.
     """
 
@@ -83,7 +85,7 @@ class Life:
         self.closing: asyncio.Task[None] | None = None
         self._grace_s = 0.0
         self._lifeline = self._live()
-        self._opening = self.loop.create_task(self._open(), name="playhead resumable-stream open")
+        self._opening = self.loop.create_task(self._open(), name="playhead shared open")
         self._opening.add_done_callback(_seen)
 
     async def opened(self) -> Playhead:
@@ -113,7 +115,7 @@ class Life:
         """Give sources ``grace_s`` to end by themselves, then close. Idempotent."""
         if self.closing is None:
             self._grace_s = grace_s
-            self.closing = asyncio.create_task(self._close(), name="playhead resumable-stream close")
+            self.closing = asyncio.create_task(self._close(), name="playhead shared close")
         await asyncio.shield(self.closing)
 
     async def _close(self) -> None:
@@ -126,14 +128,14 @@ def _seen(task: "asyncio.Task[None]") -> None:
         task.exception()  # who waited for it got it, or has gone
 
 
-_shared: WeakValueDictionary[tuple[str, int], Shared] = WeakValueDictionary()
+_shared: WeakValueDictionary[tuple[str, Options, int], Shared] = WeakValueDictionary()
 _alive: set[Life] = set()
 
 
-def shared(place: Place) -> Shared:
-    """The one of this place. Raises: InvalidSetting."""
-    key = (place.url, id(place.whose))  # no other object has that id, as the place holds this one
+def shared(url: str, options: Options, whose: object = None) -> Shared:
+    """The one of this place; streams in memory may be somebody's. Raises: InvalidSetting."""
+    key = (url, options, id(whose))  # no other object has that id, as the one of this place holds it
     found = _shared.get(key)
     if found is None:
-        found = _shared[key] = Shared(place)
+        found = _shared[key] = Shared(url, options, whose)
     return found
