@@ -393,6 +393,15 @@ async def test_after_an_attempt_that_was_interrupted_the_next_one_of_the_same_re
             await read(reader, "s1", chunks[0].cursor, correlation_id="request-5")
 
 
+async def test_who_waits_for_a_run_is_sent_away_when_his_process_shuts_down(store: str) -> None:
+    async with Playhead.open(store) as playhead, AgentStreamReader(playhead, starts_within_s=5) as reader:
+        waiting = asyncio.create_task(read(reader, "s1"))
+        await until(lambda: bool(playhead._news._told))
+        await playhead.drain(0)
+        with pytest.raises(Draining, match="read again with the same cursor"):
+            await waiting
+
+
 async def test_a_request_of_another_session_is_neither_read_nor_cancelled(store: str) -> None:
     async with Playhead.open(store) as playhead, AgentStreamReader(playhead) as reader:
         out = await playhead.produce("request-6", thread_id="mine", metadata={"agent": AGENT})

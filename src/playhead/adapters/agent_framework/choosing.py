@@ -72,12 +72,8 @@ class Choice:
     async def _watched(self, threads: Iterable[str], select: Select) -> StreamInfo:
         """Select again whenever a stream begins on one of these threads."""
         news, known = asyncio.Event(), set[str]()
-        is_draining = False
 
         def tell(info: StreamInfo | None) -> None:
-            nonlocal is_draining
-            if info is None:
-                is_draining = True
             if info is None or info.stream_id not in known:
                 news.set()
             if info is not None:
@@ -91,7 +87,7 @@ class Choice:
                 news.clear()
                 if (found := await select()) is not None:
                     return found
-                if is_draining:
+                if self._playhead.is_draining:
                     raise Draining("this process is shutting down; read again with the same cursor")
                 await news.wait()
 
