@@ -4,6 +4,7 @@ import asyncio
 import os
 import sqlite3
 import statistics
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -506,6 +507,42 @@ async def test_p5_a_deletion_right_after_the_watch_is_told(store: SQLiteStore, p
             await other.apply("s", Delete())
             await _until(lambda woken=woken: None in woken)
             undo()
+    await other.close()
+
+
+async def test_p5_a_life_between_two_looks_is_told_at_its_end(store: SQLiteStore, path: Path) -> None:
+    """Watched before it is there, then made here and deleted elsewhere before this process looks again."""
+    other = SQLiteStore(path)
+    await other.open()
+    told: list[StreamInfo | None] = []
+    store.watch("s", lambda _batch, info: told.append(info))
+    await _until(lambda: told == [None])  # the look has found nothing
+    for lives in range(1, 4):
+        looks_on = threading.Event()
+        busy = asyncio.create_task(store._ask(lambda _connection, looks_on=looks_on: looks_on.wait(PATIENCE_S)))
+        await asyncio.sleep(0)
+        try:
+            await _create(store, "s")
+            await other.apply("s", Delete())
+        finally:
+            looks_on.set()
+        assert await busy
+        await _until(lambda lives=lives: [info is None for info in told] == [True] + [False, True] * lives)
+    await other.close()
+
+
+async def test_p9_what_is_not_there_is_not_told_of_again(store: SQLiteStore, path: Path) -> None:
+    other = SQLiteStore(path)
+    await other.open()
+    told: list[StreamInfo | None] = []
+    store.watch("s", lambda _batch, info: told.append(info))
+    await _until(lambda: told == [None])
+    statements = _of_reader(store)
+    for n in range(3):
+        looks = statements.count("PRAGMA data_version")
+        await _create(other, f"another {n}")
+        await _until(lambda looks=looks: statements.count("PRAGMA data_version") > looks + 1)
+    assert told == [None]
     await other.close()
 
 

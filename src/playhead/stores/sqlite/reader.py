@@ -221,16 +221,18 @@ class Reader(Worker[Question | Watch | WatchThread]):
             self._newest = found[-1][0]
         return [Begun(self._threads[column], no) for no, column in found if column in self._threads]
 
-    def _last_seen(self, stream_id: str) -> tuple[str | None, int | None, int | None, int | None]:
+    def _last_seen(self, stream_id: str) -> tuple[str | None, int, int, int | None]:
         (no, version, tail), follows_entries = self._seen[stream_id]
         place = no << OFFSET_BITS | tail if follows_entries else None
-        return rows.column(stream_id), no or None, version or None, place
+        return rows.column(stream_id), no, version, place
 
     def _noticed(self, stream_id: str, values: list[Any]) -> News:
-        self._parameter = None
         if values[0] is None:
-            self._seen[stream_id] = _Seen(rows.NOTHING)
+            # Never taken for seen: it may come and go between two looks, and look the same. Watchers hear of it once.
+            if self._seen[stream_id] != _Seen():
+                self._seen[stream_id], self._parameter = _Seen(), None
             return News(stream_id, None, None, rows.NOTHING)
+        self._parameter = None
         row = rows.Row.of(values)
         is_others = row.info.is_live and row.info.producer not in (None, self._own)
         self._seen[stream_id] = _Seen(row.mark, is_others)
