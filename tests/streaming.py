@@ -134,8 +134,19 @@ async def at_once(*calls: Callable[[], Awaitable[T]]) -> list[T | BaseException]
     return await asyncio.gather(*map(run, calls), return_exceptions=True)
 
 
-def tidy(playhead: Playhead) -> bool:
-    """No reader, feed, producer or work under way is left behind."""
-    gc.collect()
-    readers, settling = playhead._readers, playhead._settling.under_way
-    return not (readers.counts or readers.feeds or playhead._producers or playhead._background or settling)
+async def tidied(*playheads: Playhead, patience_s: float = PATIENCE_S) -> None:
+    """Wait until no reader, feed, producer or work under way is left behind. Raises: AssertionError, which names it."""
+    now = asyncio.get_running_loop().time
+    until_s, collect_at_s = now() + patience_s, now()
+    while left := [what for playhead in playheads for what in _left_behind(playhead)]:
+        assert now() < until_s, f"left behind after {patience_s} s: {left}"
+        if now() >= collect_at_s:  # seldom: it holds up the very work that is waited for
+            gc.collect()
+            collect_at_s = now() + 0.5
+        await asyncio.sleep(0.002)
+
+
+def _left_behind(playhead: Playhead) -> list[object]:
+    readers = playhead._readers
+    parts = (readers.counts, readers.feeds, playhead._producers, playhead._background, playhead._settling.under_way)
+    return [one for part in parts for one in part]

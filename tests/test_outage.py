@@ -10,7 +10,7 @@ import pytest
 from outages import Outages, outages_of_servers
 from redis_server import RedisServer
 from running_server import WAIT_S, Frame, Frames, Server, eventually, serving
-from streaming import PATIENCE_S, Scripted, finished, follow, has_stored, rest, say, tidy, until
+from streaming import PATIENCE_S, Scripted, finished, follow, has_stored, rest, say, tidied, until
 from wire import Wire
 
 from playhead import Options, Playhead
@@ -470,7 +470,7 @@ async def test_readers_before_during_and_after_an_outage(door: str, tmp_path: Pa
             assert [kind for kind, _ in before[0].said][-2:] == ["message_ended", "end"]
         else:
             assert [one.offsets for one in readings] == [list(range(1, 10))] * len(readings)
-        await eventually(lambda: tidy(server.playhead), "all is given back")
+        await tidied(server.playhead)
 
 
 @pytest.mark.proves("K6", "K2")
