@@ -32,7 +32,7 @@ from durabletask.worker import TaskHubGrpcWorker
 from playhead.adapters.agent_framework import PlayheadAgentWorker, PlayheadResponseCallback, correlation_id_of
 
 AGENT = "TravelPlanner"
-START_S = 30.0
+START_S = 60.0
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from playhead.server.page import HEADERS, STATIC
 ROOT = Path(__file__).parent.parent
 PAGE_TESTS = [pytest.mark.page, pytest.mark.asyncio(loop_scope="session")]
 HUMAN, AI, MARK, NOTE = ".turn.human .said", ".turn.ai", ".mark", "#note"
-LONG = "/pace 10 /long 10000"
+LONG = "/pace 20 /long 20000"
 BARE = "http://page.test/"
 """An address where only the static files are."""
 
@@ -75,7 +75,7 @@ async def longer_than(page: Page, characters: int) -> str:
     return text
 
 
-async def is_done(page: Page, timeout_ms: float = 20_000) -> None:
+async def is_done(page: Page, timeout_ms: float = 60_000) -> None:
     await expect(page.locator("#send")).to_be_enabled(timeout=timeout_ms)  # else the message is on its way only
     await expect(page.locator("#send")).to_have_text("Send", timeout=timeout_ms)
     await expect(page.locator("[aria-busy]")).to_have_count(0)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest_asyncio
 from chat_page import chromium
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 from running_server import Server, serving
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
+    expect.set_options(timeout=60_000)  # of a browser on a busy machine
     async with async_playwright() as playwright:
         options = {"executable_path": chromium(), "args": ["--no-sandbox"]}
         async with await playwright.chromium.launch(**options) as browser:
@@ -24,7 +25,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def tabs(browser: Browser) -> AsyncIterator[BrowserContext]:
     """One browser profile; its pages are tabs. Anything said on a console as an error fails the test."""
     async with await browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         complaints: list[str] = []
 
         def listen(page: Page) -> None:

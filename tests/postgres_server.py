@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-START_S = 30.0
+START_S = 60.0
 ASKED = "asked"
 """A role whose members are asked for their password; all others are let in."""
 FIND = Path(__file__).parent.parent / "scripts" / "postgres"

@@ -10,7 +10,7 @@ from streaming import until
 from playhead import Options, Playhead, StreamInfo
 from playhead.model import Event, OutcomeKind
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Crowd:

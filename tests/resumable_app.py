@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def complaints_of(stderr: str) -> list[str]:

@@ -8,7 +8,7 @@ import resumable_stream as original
 from playhead.adapters import resumable_stream as ours
 
 LIBRARIES = {"original": original, "playhead": ours}
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 
 
 async def chunks_of(stream: Any) -> list[Any]:

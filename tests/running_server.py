@@ -27,7 +27,7 @@ from playhead.server.serve import DrainingServer, listen, make_server
 from playhead.server.settings import Settings
 from playhead.streams import Playhead
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def settings(**given: Any) -> Settings:
@@ -168,7 +168,7 @@ class ServerProcess:
         told = self._told.wait(WAIT_S)
         found = re.search(r"Playhead is at (http://\S+|unix:\S+)", self.output)
         if not told or found is None:
-            self.kill()
+            self.__exit__()
             raise AssertionError(f"the server did not start:\n{self.output}")
         self.url = found[1]
         self.port = int(self.url.rpartition(":")[2]) if self.url.startswith("http") else 0

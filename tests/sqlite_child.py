@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 # What every child begins with; the script that follows defines ``async def main(path, …)``
 _PRELUDE = """
 import asyncio, os, resource, signal, sqlite3, sys, time

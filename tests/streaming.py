@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from playhead import Event, Playhead, Tail
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 T = TypeVar("T")
 
 

@@ -14,7 +14,7 @@ from typing import Self
 
 import pyte
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Terminal:

@@ -19,7 +19,7 @@ from streaming import PATIENCE_S
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = ["anthropic_chat", "langgraph_agent", "openai_background", "openai_chat"]
 WORDS = [f"word{number} " for number in range(20)]
-START_S = 30.0
+START_S = 60.0
 
 
 def environment(directory: Path, server: ProviderServer | OpenAIServer | None = None) -> dict[str, str]:

@@ -26,7 +26,6 @@ ANOTHER = 'python client.py --new "Plan a trip to Oslo"'
 CANCEL = "python client.py --cancel"
 COMBINED = 'python combined.py "Plan a trip to Paris" "Make it cheap"'
 END = "Have a good trip!\n"
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_the_readme_shows_what_is_tested_here() -> None:

@@ -17,8 +17,6 @@ from playhead.adapters.agent_framework import AgentStreamReader, PlayheadAgentWo
 from playhead.adapters.agent_framework.events import EVENT_MAX_BYTES
 from playhead.adapters.agent_framework.run import PENDING_MAX_BYTES, Run, Source
 
-pytestmark = pytest.mark.timeout(60)
-
 CARELESS = """
 import asyncio, sys
 from agent_framework import AgentResponseUpdate, Content
@@ -46,7 +44,7 @@ async def test_a_process_that_exits_without_closing_ends_its_runs(redis_url: str
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         env=clean_environment(REDIS_CONNECTION_STRING=redis_url),
     )

@@ -17,7 +17,6 @@ from playhead import Query
 from playhead.adapters.agent_framework import AgentStreamReader, StreamChunk
 
 CLIENT = Path(__file__).with_name("agent_framework_client.py")
-pytestmark = pytest.mark.timeout(90)
 
 
 class Place(NamedTuple):

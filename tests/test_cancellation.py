@@ -184,7 +184,7 @@ async def test_p10_cancelling_every_await_leaves_nothing_behind(open_playhead: O
                     await both[0].cancel(info.stream_id)
         return not (live or under_way)
 
-    await until(all_has_ended, 30)
+    await until(all_has_ended)
     await tidied(*both)
     await until(lambda: asyncio.all_tasks() <= tasks_before)
     for number in range(20):

@@ -18,7 +18,7 @@ from terminal import Terminal
 from playhead import Playhead, event
 
 COMMAND = str(Path(sys.executable).parent / "playhead")
-WAIT_S = 20
+WAIT_S = 60
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,6 @@ async def program(*arguments: str) -> AsyncIterator[Program]:
         await running.killed()
 
 
-@pytest.mark.timeout(110)
 @pytest.mark.proves("P1.1", "P1.2", "P5.2", "P7.1")
 async def test_p5_p1_kill_9_at_random_moments(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/streams.db"

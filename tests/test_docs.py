@@ -59,7 +59,7 @@ async def _address(process: asyncio.subprocess.Process) -> str:
 
 def test_readme_example_without_http_prints_what_it_says(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", example("python")], capture_output=True, text=True, timeout=30, cwd=tmp_path, check=True
+        [sys.executable, "-c", example("python")], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=True
     )
     lines = done.stdout.splitlines()
     assert lines[:5] == [f"{number + 1} {number} " for number in range(5)]
@@ -72,7 +72,7 @@ def test_examples_of_the_client_follow_a_stream_to_its_end(tmp_path: Path, name:
     with in_thread(tmp_path) as url:
         environment = {**os.environ, "PLAYHEAD_URL": url}
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True, env=environment
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=environment
         )
     lines = done.stdout.splitlines()
     if name == "client_async":

@@ -120,7 +120,7 @@ async def test_seven_tabs_with_seven_answers_share_one_connection(server: Server
     await eventually(lambda: len(following) == 1)
     for page in pages:
         await page.click("#send")
-        await expect(page.locator(MARK)).to_contain_text("Stopped", timeout=20_000)
+        await expect(page.locator(MARK)).to_contain_text("Stopped")
         events = await server.http.get("/v1/thread", params={"thread_id": page.url.rpartition("=")[2]})
         assert await source_of(page) == events.json()[-1]["content"]
 
@@ -256,7 +256,7 @@ async def test_after_kill_9_the_open_page_says_interrupted_and_goes_on(tmp_path:
         first.kill()
     await expect(page.locator("#connection")).to_have_text("reconnecting…")
     with ServerProcess(tmp_path, port=first.port) as second:
-        await expect(page.locator(MARK)).to_contain_text("Interrupted", timeout=20_000)
+        await expect(page.locator(MARK)).to_contain_text("Interrupted")
         await expect(page.locator("#connection")).to_have_text("interrupted")
         assert (await source_of(page)).startswith(shown)
         kept = await source_of(page)
@@ -324,7 +324,7 @@ async def test_a_thread_that_cannot_be_loaded_does_not_look_empty(server: Server
     await expect(page.locator("#list-status")).to_contain_text("could not be loaded")
     await page.unroute("**/v1/**")
     await page.click("#trouble >> text=Try now")
-    await expect(page.locator("#connection")).to_have_text("ready", timeout=20_000)
+    await expect(page.locator("#connection")).to_have_text("ready")
     await expect(page.locator("#trouble")).to_be_hidden()
     await expect(page.locator("#empty")).to_be_visible()
     await expect(page.locator("#list-status")).to_have_text("No chats yet.")

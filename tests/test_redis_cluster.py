@@ -127,7 +127,7 @@ async def test_never_more_than_eight_connections(cluster: Cluster) -> None:
 
 async def test_a_server_on_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
     with await asyncio.to_thread(lambda: ServerProcess(tmp_path, PLAYHEAD_STORE=cluster.url)) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             started = await said(http, "/pace 1 /long 300")
             reader = Reader(http, started["stream_id"], events=5)
             async with asyncio.timeout(30):

@@ -23,7 +23,7 @@ from playhead.stores.redis import RedisStore
 
 CLAIM_MAX_S = 0.5
 LEASE_S = 0.5
-SLACK_S = 2.0
+SLACK_S = 10.0
 STEPS_MAX = 24
 
 Fault = Literal["dies", "is not heard", "hears nothing"]

@@ -30,7 +30,7 @@ from playhead.adapters.resumable_stream import (
 from playhead.errors import BadRequest, SourceFailed
 
 PROGRAM = Path(__file__).with_name("resumable_process.py")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 Instances = Callable[..., Awaitable[list[ResumableStreamContext]]]
 

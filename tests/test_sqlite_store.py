@@ -21,7 +21,7 @@ from playhead.store import Query
 from playhead.stores.sqlite import SQLiteStore, queries
 from playhead.stores.sqlite.turns import LOOK_AFTER_MAX_S
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NEWS_WITHIN_S = 0.05
 
 

@@ -14,7 +14,7 @@ from playhead.model import COMPLETED, TEXT, Batch, Event, Lease, Outcome, Stream
 from playhead.store import Store, StoreOptions
 from playhead.testing.clock import ManualClock
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 LEASE_S = 5.0
 ODD_TEXTS = ["ü ☃ 𝄞 שלום", 'it\'s "quoted"; -- %s ? $1', "a/b:c*d[e]{f}\\g", " ", "0", "x" * 1_000]
 
