@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from streaming import finished, follow_texts, until
 
@@ -41,6 +43,21 @@ class Program:
 
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
+
+    async def freeze(self, file: Path) -> None:
+        """Stop it, but not in the middle of a commit: nobody else could write to the file then."""
+        async with asyncio.timeout(20):
+            while True:
+                self.signal(signal.SIGSTOP)
+                await until(lambda: psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
+                with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=0)) as connection:
+                    try:
+                        connection.execute("BEGIN IMMEDIATE")
+                    except sqlite3.OperationalError:
+                        self.signal(signal.SIGCONT)
+                    else:
+                        return
+                await asyncio.sleep(0.01)
 
     async def killed(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -164,7 +181,7 @@ async def test_p6_a_frozen_producer_that_was_taken_over_is_refused(tmp_path: Pat
             return (await playhead.info("s")).tail > 5
 
         await until(has_some)
-        frozen.signal(signal.SIGSTOP)
+        await frozen.freeze(tmp_path / "streams.db")
         with pytest.raises(ProducerActive):  # its lease has not run out yet
             await playhead.produce("s")
 
@@ -205,7 +222,7 @@ async def test_p6_a_frozen_producer_that_was_swept_is_refused(tmp_path: Path, ki
             reading = asyncio.create_task(follow_texts(playhead, "s"))
             await until(lambda: playhead._readers.counts.total() == 1)
             await asyncio.sleep(0.1)
-            frozen.signal(signal.SIGSTOP)
+            await frozen.freeze(tmp_path / "streams.db")
             frozen_at = time.monotonic()
             texts = await reading
             assert time.monotonic() - frozen_at <= 1.6
@@ -225,7 +242,7 @@ async def test_p6_a_frozen_producer_that_nobody_missed_goes_on(tmp_path: Path) -
     async with program("writer", url, "s", "0.4") as frozen:
         await until(lambda: bool(frozen.told))
         await asyncio.sleep(0.1)
-        frozen.signal(signal.SIGSTOP)
+        await frozen.freeze(tmp_path / "streams.db")
         await asyncio.sleep(1.0)
         frozen.signal(signal.SIGCONT)
         async with Playhead.open(url, options=Options(lease_s=30)) as playhead:

@@ -7,7 +7,7 @@ from axe_playwright_python.async_playwright import Axe
 from chat_page import LONG, MARK, PAGE_TESTS, is_done, longer_than, opened, say
 from openai_server import Answer, OpenAIServer
 from playwright.async_api import Browser, BrowserContext, Page, expect
-from running_server import Server, serving
+from running_server import Server, eventually, serving
 
 pytest_plugins = ["page_fixtures"]
 pytestmark = PAGE_TESTS
@@ -119,15 +119,17 @@ async def test_who_reads_further_up_is_not_pulled_down(server: Server, tabs: Bro
     await is_done(page)
     await say(page, LONG)
     await longer_than(page, 20)
-    await page.locator("#scroll").evaluate("(main) => { main.scrollTop = 200; }")
+    scroller = page.locator("#scroll")
+    await eventually(lambda: scroller.evaluate("(main) => main.scrollTop > 1000"), "all that was said is drawn")
+    await scroller.evaluate("(main) => { main.scrollTop = 200; }")
     await expect(page.locator("#to-end")).to_be_visible()
     await longer_than(page, 400)
-    assert await page.locator("#scroll").evaluate("(main) => main.scrollTop") == 200
+    assert await scroller.evaluate("(main) => main.scrollTop") == 200
     await page.click("#to-end")
     await expect(page.locator("#to-end")).to_be_hidden()
     await longer_than(page, 800)
     below = "(main) => main.scrollHeight - main.scrollTop - main.clientHeight"
-    assert await page.locator("#scroll").evaluate(below) < 80
+    assert await scroller.evaluate(below) < 80
     await page.click("#send")
 
 

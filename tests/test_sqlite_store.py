@@ -298,10 +298,12 @@ async def test_p10_the_loop_stands_aside_for_a_thread_that_could_run(store: SQLi
         append = store.append(lease, _batch(1, b"x"))
         await asyncio.sleep(0.2)
         assert turns.times_aside == 0
+        started_s = time.monotonic()
         spinning = asyncio.create_task(_spin())
+        await _until(lambda: turns.times_aside >= 1)  # a loop that others keep from running is not a busy one
         await asyncio.sleep(0.5)
         spinning.cancel()
-        assert 1 <= turns.times_aside <= 0.5 / LOOK_AFTER_MAX_S + 6
+        assert turns.times_aside <= (time.monotonic() - started_s) / LOOK_AFTER_MAX_S + 6
     await append
 
 
