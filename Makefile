@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PORT ?= 8082
-PYTEST_WORKERS ?= 4
+PYTEST_WORKERS ?= 5
 PYTEST_ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
