@@ -69,7 +69,7 @@ async def open_playhead(make_store: Callable[[Options], Store]) -> AsyncIterator
 
     yield open_one_more
     for playhead in opened:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await playhead.close()
         assert not playhead._producers
         assert not playhead._background

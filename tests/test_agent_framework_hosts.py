@@ -66,7 +66,7 @@ async def test_agents_of_a_workflow_are_recorded(tmp_path: Path) -> None:
         try:
             client = DurableWorkflowClient(TaskHubGrpcClient(host_address=address), workflow_name="trip")
             instance = await asyncio.to_thread(client.start_workflow, input="say:3")
-            async with asyncio.timeout(30), AgentStreamReader(store) as reader:
+            async with asyncio.timeout(60), AgentStreamReader(store) as reader:
                 for name, count in (("Planner", 3), ("Critic", 5)):
                     chunks = [chunk async for chunk in reader.read_stream(f"@trip-{name}@{instance}")]
                     assert "".join(chunk.text for chunk in chunks) == "".join(words(count))
@@ -88,7 +88,7 @@ async def test_an_agent_waits_when_much_is_pending_and_goes_on_when_there_is_roo
     while taken < 3 * PENDING_MAX_BYTES:
         taken += len((await anext(source)).data)
     reading = asyncio.create_task(anext(source))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         await asyncio.gather(*saying[1:])
     run.finish(AgentResponse.from_updates(run.transcript.updates))
     with pytest.raises(StopAsyncIteration):

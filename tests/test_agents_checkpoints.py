@@ -165,7 +165,7 @@ async def test_a_thread_deleted_under_a_reply_elsewhere_stays_deleted(
             assert await anext(pieces) == TextPiece("Once ")
             rest = asyncio.create_task(_all(pieces))
             if when == "in a tool":
-                await asyncio.wait_for(in_tool.wait(), 10)
+                await asyncio.wait_for(in_tool.wait(), 60)
             await other.delete(T)
             assert set(count_rows(T).values()) == {0}
             go_on.set()
@@ -205,7 +205,7 @@ async def test_a_thread_deleted_under_a_reply_in_another_process_stays_deleted(
         sys.executable, "-c", REPLYING, place, server.url, T, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert b"Once " in await process.stdout.readline()
         async with open_agent(place, DemoChatModel()) as agent:
             await agent.delete(T)
@@ -434,7 +434,7 @@ async def test_cancels_in_the_middle_of_a_command_leave_the_pool_whole(database:
         putting = [asyncio.create_task(put(saver, base)) for _ in range(8)]
         reading = [asyncio.create_task(saver.aget_tuple(AT_T)) for _ in range(4)]
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'playhead' AND wait_event_type = 'Lock'"
-        async with asyncio.timeout(10), await psycopg.AsyncConnection.connect(database, autocommit=True) as watching:
+        async with asyncio.timeout(60), await psycopg.AsyncConnection.connect(database, autocommit=True) as watching:
             while (await (await watching.execute(query)).fetchone() or [0])[0] < 1:  # noqa: ASYNC110 - in the server
                 await asyncio.sleep(0.01)
         for task in (*putting, *reading):

@@ -288,5 +288,5 @@ async def test_p10_draining_may_be_cancelled(open_playhead: OpenPlayhead) -> Non
         await asyncio.sleep(0)
         draining.cancel()
         await asyncio.wait({draining})
-    await asyncio.wait_for(playhead.drain(grace_s=0), 5)
+    await asyncio.wait_for(playhead.drain(grace_s=0), 15)
     assert (await other.info("s")).outcome.reason == "shutdown"

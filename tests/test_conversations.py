@@ -244,7 +244,7 @@ async def test_nobody_waits_for_ever(threads: Threads, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr("playhead.conversations.database.OPERATION_MAX_S", 0.05)
         with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.05 s"):
-            await threads._database.write(lambda _: answer.wait(20))
+            await threads._database.write(lambda _: answer.wait(60))
     answer.set()
     assert await threads.settle(settled())
 
@@ -351,7 +351,7 @@ async def test_callers_who_are_cancelled_at_any_moment_disturb_nobody(threads: T
 @pytest.mark.proves("P10.2")
 async def test_what_a_cancelled_caller_began_is_carried_out(threads: Threads) -> None:
     go_on = threading.Event()
-    blocking = asyncio.ensure_future(threads._database.write(lambda _: go_on.wait(20)))
+    blocking = asyncio.ensure_future(threads._database.write(lambda _: go_on.wait(60)))
     await asyncio.sleep(0)
     settling = asyncio.ensure_future(threads.settle(settled()))
     await asyncio.sleep(0)
@@ -452,7 +452,7 @@ async def test_a_kill_between_two_statements_leaves_all_or_nothing(url: str, pla
     if url == "sqlite://":
         return
     killed = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, url, place)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await killed.wait() == -signal.SIGKILL
     async with open_threads(url) as threads:
         assert await shown(threads) == [("user", "q"), ("assistant", "answer")]
@@ -495,7 +495,7 @@ async def test_processes_killed_while_they_settle_lose_nothing_that_was_acknowle
         settler.kill()
         acknowledged[name] = int((lines + settler.stdout.read().split())[-1])
         settler.stdout.close()
-        settler.wait(20)
+        settler.wait(60)
     async with open_threads(url) as threads:
         found = await threads.entries("t", owner=ANN)
         per_stream: dict[str | None, list[str]] = {}

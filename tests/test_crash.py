@@ -46,7 +46,7 @@ class Program:
 
     async def freeze(self, file: Path) -> None:
         """Stop it, but not in the middle of a commit: nobody else could write to the file then."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 self.signal(signal.SIGSTOP)
                 await until(lambda: psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
@@ -65,7 +65,7 @@ class Program:
         await self.ended()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self._listening
             return await self.process.wait()
 

@@ -45,7 +45,7 @@ async def recorded(playhead: Playhead, source: Scripted, events: int) -> None:
 
 
 async def texts(playhead: Playhead, after: str | None = None) -> list[str]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return [event.text async for event in playhead.tail("s", after=after)]
 
 
@@ -151,7 +151,7 @@ async def test_p5_a_close_that_the_store_lost_is_made_again(
     lose_close(redis_server, before)
     tail = forget(redis_server, "s", 40 - lost_events)
     assert (await other.info("s")).is_live
-    info = await asyncio.wait_for(other.wait("s"), 5)
+    info = await asyncio.wait_for(other.wait("s"), 15)
     assert info.tail == tail
     assert info.outcome is not None
     assert info.outcome.kind is (OutcomeKind.FAILED if lost_events else OutcomeKind.COMPLETED)

@@ -118,9 +118,9 @@ async def test_a_stalled_client_holds_one_page_per_stream_and_is_given_up(
         source.go_on.set()
     for name in names:
         await finished(playhead, name)
-    await asyncio.wait_for(wire.stuck.wait(), 5)
+    await asyncio.wait_for(wire.stuck.wait(), 15)
     assert sum(map(len, app._ready)) < 3 * 2 * PAGE_MAX_BYTES
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 15)
     assert not playhead._readers.counts
     assert all(pump.done() for pump in app._pumps.values())
 
@@ -148,7 +148,7 @@ async def test_a_fault_ends_the_response_instead_of_leaving_one_stream_silent(pl
 
     app = following(playhead, *[Subscription(name, stream_id=name) for name in ("s", "broken")], describe=describe)
     with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(Wire().run(app), 5)
+        await asyncio.wait_for(Wire().run(app), 15)
     assert not playhead._readers.counts
 
 
@@ -165,5 +165,5 @@ async def test_each_stream_counts_as_a_reader_of_its_owner(open_playhead: OpenPl
     (refused,) = told(wire, "playhead.error")
     assert (refused["key"], refused["code"], refused["retryable"]) == ("c", "too-many-readers", True)
     wire.gone.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 15)
     assert not playhead._readers.counts

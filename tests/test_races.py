@@ -125,7 +125,7 @@ async def test_p2_readers_that_attach_while_events_flow(open_playhead: OpenPlayh
         assert [event.offset for event in await follow(at, "s", after=cursors[has])] == list(range(has + 1, events + 1))
 
     scouting = asyncio.create_task(scout())
-    await asyncio.wait_for(asyncio.gather(*[come_and_go(number) for number in range(10)]), 20)
+    await asyncio.wait_for(asyncio.gather(*[come_and_go(number) for number in range(10)]), 60)
     await scouting
 
 
@@ -144,7 +144,7 @@ async def test_deleting_races_reading(open_playhead: OpenPlayhead) -> None:
         results = await at_once(lambda at=both[trial % 2], name=name: at.delete(name), *readers)
         assert results[0] is None
         assert all(isinstance(result, StreamNotFound) for result in results[1:]), results
-        await asyncio.wait_for(source.ended.wait(), 5)
+        await asyncio.wait_for(source.ended.wait(), 15)
 
 
 async def test_two_instances_race_for_one_name(open_playhead: OpenPlayhead) -> None:
@@ -180,7 +180,7 @@ async def test_p8_readers_that_stop_reading_cost_the_log_at_most_once(
     try:
 
         async def told() -> dict[str, Any]:
-            return json.loads(await asyncio.wait_for(server.stdout.readline(), 30))
+            return json.loads(await asyncio.wait_for(server.stdout.readline(), 60))
 
         port = (await told())["port"]
         memory = psutil.Process(server.pid).memory_info

@@ -80,7 +80,7 @@ async def test_p2_reconnecting_readers_miss_and_repeat_nothing(open_playhead: Op
                 return got
             assert len(got) == Cursor.parse(cursor).offset
 
-    all_got = await asyncio.wait_for(asyncio.gather(*[reader() for _ in range(20)]), 20)
+    all_got = await asyncio.wait_for(asyncio.gather(*[reader() for _ in range(20)]), 60)
     for got in all_got:
         assert got == all_got[0]
         assert [event.text for event in got] == [f"{n} " for n in range(600)]
@@ -108,7 +108,7 @@ async def test_p1_readers_are_given_only_what_the_store_has(open_playhead: OpenP
     assert not waiting.done()
     assert await stored_texts(other, "s") == ["a"]
     made[0].fail_everything(False)
-    assert (await asyncio.wait_for(waiting, 5)).text == "b"
+    assert (await asyncio.wait_for(waiting, 15)).text == "b"
     assert [event.text async for event in tail] == ["c"]
 
 
@@ -423,7 +423,7 @@ async def test_one_reader_hears_of_another_processs_events(open_playhead: OpenPl
         await out.append(f"{n}")
         await out.flush()
         stored_at = loop.time()
-        assert (await asyncio.wait_for(anext(tail), 5)).text == f"{n}"
+        assert (await asyncio.wait_for(anext(tail), 15)).text == f"{n}"
         delays.append(loop.time() - stored_at)
     assert sorted(delays)[10] < 0.05
     await out.close()

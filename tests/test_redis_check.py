@@ -39,7 +39,7 @@ async def refusal(url: str, kind: type[Exception] = StoreError) -> str:
     """What is said when the store is opened: one line that can be shown."""
     store = RedisStore(url)
     with pytest.raises(kind) as refused:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await store.open()
     assert type(refused.value) is kind
     said = str(refused.value)

@@ -130,7 +130,7 @@ async def test_a_server_on_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             started = await said(http, "/pace 1 /long 300")
             reader = Reader(http, started["stream_id"], events=5)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await reader.task
             assert reader.seen.frames[-1].json()["outcome"] == "completed"
             turns = (await http.get("/thread", params={"thread_id": started["thread_id"]})).json()

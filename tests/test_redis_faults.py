@@ -176,7 +176,7 @@ async def test_an_outage_that_outlasts_the_patience_ends_the_stream(
         async with playhead.tail("s") as tail:
             await anext(tail)
         redis.kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await stopped.wait()
         await until(lambda: not playhead._producers)
         await asyncio.to_thread(redis.start)
@@ -261,7 +261,7 @@ async def test_one_instance_is_cut_off_for_longer_than_its_lease(redis_url: str,
         got = [await anext(tail) for _ in range(20)]
         await trusting()
         proxy.flows.clear()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             got += [event async for event in tail]
         assert tail.outcome is not None
         assert tail.outcome.kind == "interrupted"
@@ -283,7 +283,7 @@ async def test_a_store_that_is_closed_during_an_outage_does_not_hang(
     reading = asyncio.create_task(store.find(Query()))
     await asyncio.sleep(0.05)
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await store.close()
             with pytest.raises(StoreUnavailable):
                 await reading

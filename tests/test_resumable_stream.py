@@ -269,7 +269,7 @@ async def test_wait_until_gets_something_that_ends_with_the_stream(make_context:
     assert len(waited) == 1  # for the one that was begun here
     assert not waited[0].done()
     source.go_on.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await waited[0] is None
     assert await context.has_existing_stream("s") == "DONE"
     assert (await text_of(stream), await text_of(resumed)) == ("Hello", "")

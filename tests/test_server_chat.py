@@ -46,7 +46,7 @@ async def turns(server: Server, thread_id: str, **params: Any) -> list[dict[str,
 
 
 async def finished(server: Server, started: dict[str, str]) -> None:
-    await asyncio.wait_for(server.playhead.wait(started["stream_id"], principal=OWNER), 20)
+    await asyncio.wait_for(server.playhead.wait(started["stream_id"], principal=OWNER), 60)
 
 
 async def streamed(server: Server, stream_id: str) -> str:

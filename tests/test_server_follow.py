@@ -192,7 +192,7 @@ async def test_a_draining_server_ends_the_response_at_once(server: Server, monke
     async with Following(server.http, {"key": "k", "thread_id": "t"}) as following:
         await following.until("playhead.thread")
         draining = asyncio.create_task(server.playhead.drain(0))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await following.task
         await draining
 
@@ -206,7 +206,7 @@ async def test_a_server_stops_with_followers_attached(tmp_path: Path) -> None:
         ):
             await following.until("playhead.thread")
             process.process.terminate()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 await following.task
             assert await asyncio.to_thread(process.ended) == 0
 

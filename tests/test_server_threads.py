@@ -37,7 +37,7 @@ async def said(server: Server, message: str, thread_id: str | None = None) -> di
 async def answered(server: Server, message: str, thread_id: str | None = None) -> str:
     """Say something and wait for the end of the answer, and for its part in the history; gives the thread."""
     started = await said(server, message, thread_id)
-    info = await asyncio.wait_for(server.playhead.wait(started["stream_id"], principal=OWNER), 20)
+    info = await asyncio.wait_for(server.playhead.wait(started["stream_id"], principal=OWNER), 60)
     await server.playhead.settle(info.thread_id or "")
     return started["thread_id"]
 
@@ -135,7 +135,7 @@ async def test_deleting_a_thread_deletes_all_of_it_while_it_is_answered(server: 
     await eventually(lambda: _tail(server, live["stream_id"]))
     reading = asyncio.create_task(server.http.get(f"/v1/streams/{live['stream_id']}"))
     assert (await server.http.delete(f"/v1/threads/{thread}")).status_code == 204
-    await asyncio.wait_for(reading, 20)
+    await asyncio.wait_for(reading, 60)
     assert [one["id"] for one in await listed(server)] == [other]
     assert await turns(server, thread) == []
     assert (await server.http.get("/v1/streams", params={"thread_id": thread})).json()["streams"] == []
@@ -167,7 +167,7 @@ async def test_what_is_settled_late_does_not_bring_a_thread_back(
 
     monkeypatch.setattr(server.chat.threads, "settle", held)
     started = await said(server, "/pace 0 hello")
-    await asyncio.wait_for(reached.wait(), 20)
+    await asyncio.wait_for(reached.wait(), 60)
     assert (await server.http.delete(f"/v1/threads/{started['thread_id']}")).status_code == 204
     go_on.set()
     await asyncio.sleep(0)
@@ -233,7 +233,7 @@ async def test_what_others_record_on_a_thread_becomes_a_turn_of_it(server: Serve
     assert (speaking["type"], speaking["live"], speaking["stream_id"]) == ("ai", True, info.stream_id)
     assert (await server.http.get("/v1/thread", params={"thread_id": thread})).json() == []
     go_on.set()
-    await asyncio.wait_for(server.playhead.wait(info.stream_id, principal=OWNER), 20)
+    await asyncio.wait_for(server.playhead.wait(info.stream_id, principal=OWNER), 60)
     [turn] = await turns(server, thread)
     assert (turn["type"], turn["content"]) == ("ai", "said elsewhere\r\n\0 🐳")
     assert [one["id"] for one in await listed(server)] == [thread]

@@ -374,7 +374,7 @@ async def test_p4_a_source_that_ignores_cancellation_is_abandoned_and_fenced(ope
     assert source.cancels >= 1
     assert not source.ended.is_set()
     source.let_go.set()
-    await asyncio.wait_for(source.ended.wait(), 5)
+    await asyncio.wait_for(source.ended.wait(), 15)
     assert await stored_texts(playhead, "s") == ["a", "b"]
 
 
@@ -425,8 +425,8 @@ async def test_delete_of_a_live_stream_stops_its_source_and_tells_its_readers(op
     await other.delete("s")
     for tail in tails:
         with pytest.raises(StreamNotFound):
-            await asyncio.wait_for(anext(tail), 5)
-    await asyncio.wait_for(source.ended.wait(), 5)
+            await asyncio.wait_for(anext(tail), 15)
+    await asyncio.wait_for(source.ended.wait(), 15)
     await playhead.start(say("b"), stream_id="next", thread_id="t")
 
 
@@ -452,7 +452,7 @@ async def test_a_deleted_streams_events_never_show_in_a_later_one_of_the_same_id
             await rest(tail)
         with pytest.raises(Exception, match="another stream"):
             await playhead.read("s", after=cursor, principal="eve")
-    await asyncio.wait_for(first.ended.wait(), 5)
+    await asyncio.wait_for(first.ended.wait(), 15)
     second.go_on.set()
     assert await follow_texts(other, "s", principal="eve") == ["new 1", "new 2"]
     with pytest.raises(StreamNotFound):
@@ -470,7 +470,7 @@ async def test_wait_returns_the_final_state(open_playhead: OpenPlayhead) -> None
     waits = [asyncio.create_task(at.wait("s")) for at in (playhead, other)]
     await source.said.wait()
     source.go_on.set()
-    for info in await asyncio.wait_for(asyncio.gather(*waits), 5):
+    for info in await asyncio.wait_for(asyncio.gather(*waits), 15):
         assert (info.status, info.tail, info.outcome.kind) == (Status.CLOSED, 1, OutcomeKind.COMPLETED)
     assert await playhead.wait("s") == info
     with pytest.raises(StreamNotFound):
@@ -595,7 +595,7 @@ async def test_p11_drain(open_playhead: OpenPlayhead) -> None:
             await call
         assert refused.value.retryable
     quick.go_on.set()
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, 15)
     assert idle.ended.is_set()
     assert endless.ended.is_set()
     assert (await other.info("quick")).outcome.kind is OutcomeKind.COMPLETED
@@ -628,11 +628,11 @@ async def test_p11_sources_that_ignore_their_end_do_not_hold_up_the_process(open
     source = Stubborn("a")
     await playhead.start(source, stream_id="s")
     await source.said.wait()
-    await asyncio.wait_for(playhead.close(), 5)
+    await asyncio.wait_for(playhead.close(), 15)
     outcome = (await other.info("s")).outcome
     assert (outcome.kind, outcome.reason) == (OutcomeKind.INTERRUPTED, "shutdown")
     source.let_go.set()
-    await asyncio.wait_for(source.ended.wait(), 5)
+    await asyncio.wait_for(source.ended.wait(), 15)
 
 
 async def test_p11_close_may_be_cancelled_and_called_again(open_playhead: OpenPlayhead) -> None:
@@ -645,7 +645,7 @@ async def test_p11_close_may_be_cancelled_and_called_again(open_playhead: OpenPl
         await asyncio.sleep(0)
         closing.cancel()
         await asyncio.wait({closing})
-    await asyncio.wait_for(at_once(playhead.close, playhead.close), 5)
+    await asyncio.wait_for(at_once(playhead.close, playhead.close), 15)
     assert (await other.info("s")).outcome.reason == "shutdown"
 
 
@@ -654,7 +654,7 @@ async def test_p11_what_is_being_started_while_the_process_goes_is_closed_too(op
     for turn in range(20):
         playhead = await open_playhead()
         starts = [partial(playhead.start, Scripted("x"), stream_id=f"{turn} {n}") for n in range(5)]
-        results = await asyncio.wait_for(at_once(*starts, playhead.close), 5)
+        results = await asyncio.wait_for(at_once(*starts, playhead.close), 15)
         for result in results[:-1]:
             if isinstance(result, StreamInfo):
                 outcome = (await other.info(result.stream_id)).outcome
