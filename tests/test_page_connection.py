@@ -203,12 +203,13 @@ async def test_through_cuts_of_the_connection_every_event_comes_once(tmp_path: P
     async with cutting_proxy() as proxy, serving(tmp_path, allowed_hosts=f"127.0.0.1:{proxy.port}") as server:
         proxy.target_port = server.port
         page = await opened(tabs, f"http://127.0.0.1:{proxy.port}")
-        await say(page, "/pace 10 /long 400")
+        await say(page, LONG)
         await longer_than(page, 100)
         for _ in range(3):
             had = len(await source_of(page))
             proxy.cut()
             await longer_than(page, had + 50)
+        await page.click("#send")
         await is_done(page)
         assert await source_of(page) == await streamed(server)
 
@@ -217,7 +218,7 @@ async def test_through_cuts_of_the_connection_every_event_comes_once(tmp_path: P
 async def test_eventsource_comes_back_by_itself_with_its_last_event_id(tmp_path: Path, tabs: BrowserContext) -> None:
     async with cutting_proxy() as proxy, serving(tmp_path, allowed_hosts=f"127.0.0.1:{proxy.port}") as server:
         proxy.target_port = server.port
-        started = await server.http.post("/v1/chat/message", json={"message": "/pace 10 /long 500"})
+        started = await server.http.post("/v1/chat/message", json={"message": LONG})
         path = f"/v1/streams/{started.json()['stream_id']}"
         page = await opened(tabs, f"http://127.0.0.1:{proxy.port}/docs")
         await page.evaluate(EVENT_SOURCE, path)
@@ -225,6 +226,9 @@ async def test_eventsource_comes_back_by_itself_with_its_last_event_id(tmp_path:
             had = await page.evaluate("() => window.offsets.length")
             await page.wait_for_function("(had) => window.offsets.length > had + 30", arg=had)
             proxy.cut()
+        had = await page.evaluate("() => window.offsets.length")
+        await page.wait_for_function("(had) => window.offsets.length > had + 30", arg=had)
+        await server.http.post(f"{path}/cancel")
         await page.wait_for_function("() => window.isClosed")
         offsets = await page.evaluate("() => window.offsets")
         assert offsets == list(range(1, len(offsets) + 1))
