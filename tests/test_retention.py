@@ -389,7 +389,10 @@ async def test_p7_whoever_closes_a_dead_producers_stream_settles_it(
 
 
 @pytest.mark.proves("P7.2")
-async def test_p7_who_next_asks_for_the_thread_settles_what_is_left(open_playhead: OpenPlayhead) -> None:
+async def test_p7_who_next_asks_for_the_thread_settles_what_is_left(
+    open_playhead: OpenPlayhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playhead.retention._SETTLE_AFTER_S", 3_600.0)  # the housekeeper leaves it to who asks
     failing = Settled(failures=10**9)
     playhead = await open_playhead(settle=failing)
     for n in range(3):
@@ -399,8 +402,7 @@ async def test_p7_who_next_asks_for_the_thread_settles_what_is_left(open_playhea
     hook = Settled()
     other = await open_playhead(settle=hook)
     await asyncio.gather(*[other.settle("t") for _ in range(5)])
-    assert set(hook.calls) == {"s0", "s1", "s2"}
-    assert len(hook.calls) < 5 * 3, "who asks at the same time shares the work, though not always all of it"
+    assert sorted(hook.calls) == ["s0", "s1", "s2"]
     await other.settle("unknown thread")
 
 

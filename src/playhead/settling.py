@@ -7,7 +7,6 @@ whoever next reads the thread. The hook is idempotent by ``stream_id``; the stre
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 from playhead.errors import StoreError, StreamNotFound
@@ -56,29 +55,32 @@ class Settler:
         if self._hook is not None:
             query = Query(status=Status.CLOSED, thread_ids=(thread_id,), settled=False)
             for found in reversed(await self._store.find(query)):
-                with suppress(StreamNotFound):
-                    # As it is by now: another caller may have settled it while we waited for those before it.
-                    await self.stream(await self._store.load(found.stream_id))
+                await self.stream(found, is_fresh=False)  # another caller may settle it while we wait for those before
 
-    async def stream(self, info: StreamInfo) -> None:
+    async def stream(self, info: StreamInfo, *, is_fresh: bool = True) -> None:
         """Settle one closed stream, as far as it goes now; carried out even if the caller is cancelled."""
-        task = self.begin(info)
+        task = self.begin(info, is_fresh=is_fresh)
         if task is not None:
             await asyncio.shield(task)
 
-    def begin(self, info: StreamInfo) -> "asyncio.Task[None] | None":
-        """Settle once at a time per stream; failures are logged and tried again later by the housekeeper."""
+    def begin(self, info: StreamInfo, *, is_fresh: bool = True) -> "asyncio.Task[None] | None":
+        """Settle once at a time per stream; failures are logged and tried again later by the housekeeper.
+
+        A state that is not fresh is asked for again when it is its turn: it may be settled by then.
+        """
         if self._hook is None or info.settled:
             return None
         task = self.under_way.get(info.stream_id)
         if task is None:
-            task = self.under_way[info.stream_id] = self._spawn(self._once(self._hook, info))
+            task = self.under_way[info.stream_id] = self._spawn(self._once(self._hook, info, is_fresh))
             task.add_done_callback(lambda _: self.under_way.pop(info.stream_id, None))
         return task
 
-    async def _once(self, hook: SettleHook, info: StreamInfo) -> None:
+    async def _once(self, hook: SettleHook, info: StreamInfo, is_fresh: bool) -> None:
         try:
             async with self._slots, asyncio.timeout(SETTLE_MAX_S):
+                if not is_fresh and (info := await self._store.load(info.stream_id)).settled:
+                    return
                 await hook(info)
             await self._store.apply(info.stream_id, Settle())
         except StreamNotFound:
