@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -103,6 +104,8 @@ class Worker:
         self.process = _spawn.Process(
             target=target, args=(task, theirs), name=f"playhead worker {self.number}", daemon=True
         )
+        # The first process that is spawned begins with a helper of multiprocessing's, which unblocks SIGINT.
+        resource_tracker.ensure_running()
         # Inherited: until the new process can say that it ignores Ctrl-C, it must not hear of it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
