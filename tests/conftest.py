@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 import pytest_asyncio
 from redis_server import make_redis, redis_server, redis_url  # noqa: F401 - fixtures
@@ -17,6 +18,10 @@ from playhead import Options, Playhead
 from playhead.store import Store
 from playhead.stores import open_store
 from playhead.stores.memory import MemoryData, MemoryStore
+
+# How long one example takes says more about the machine than about the code; ``parent`` keeps what a plugin has set.
+hypothesis.settings.register_profile("patient", parent=hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("patient")
 
 OPTION_NAMES = {field.name for field in fields(Options)}
 

@@ -49,7 +49,7 @@ def data_of(frame: ServerSentEvent) -> bytes:
 
 @pytest.mark.proves("H7")
 @given(things=st.lists(THINGS, max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 async def test_from_any_cursor_that_was_handed_out_the_rest_follows_exactly(things: list[object]) -> None:
     async with Playhead.open("memory://") as playhead:
         await playhead.start(say(*things), stream_id="s")

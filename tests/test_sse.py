@@ -82,7 +82,7 @@ def test_the_close_is_the_last_frame_for_all_outcomes(outcome: Outcome, data: st
 
 
 @pytest.mark.proves("H1", "H5")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     events=st.lists(st.tuples(TYPES, DATAS), min_size=1, max_size=20),
     cuts=st.lists(st.integers(0, 10_000), max_size=20),
@@ -101,7 +101,7 @@ def test_h1_every_byte_survives(events: list[tuple[str, bytes]], cuts: list[int]
     assert parser.retry_ms == 1000
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     text=st.text(st.characters(exclude_categories=["Cs"]), max_size=100),
     cuts=st.lists(st.integers(0, 1000), max_size=10),

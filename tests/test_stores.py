@@ -61,13 +61,13 @@ class RedisMachine(StoreMachine):
 
 
 TestMemoryModel = MemoryMachine.TestCase
-TestMemoryModel.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestMemoryModel.settings = settings(max_examples=60, stateful_step_count=50)
 TestSQLiteModel = SQLiteMachine.TestCase
-TestSQLiteModel.settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
+TestSQLiteModel.settings = settings(max_examples=25, stateful_step_count=50)
 
 
 class TestRedisModel(RedisMachine.TestCase):
-    settings = settings(max_examples=25, stateful_step_count=50, deadline=None)
+    settings = settings(max_examples=25, stateful_step_count=50)
 
     @pytest.fixture(autouse=True)
     def redis(self, redis_server: RedisServer) -> None:
