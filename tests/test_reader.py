@@ -243,6 +243,48 @@ async def test_a_reader_goes_on_with_its_cursor_after_trouble_with_the_store(ope
     assert offsets == list(range(has + 1, 21))
 
 
+@pytest.mark.proves("P2.1")
+@pytest.mark.parametrize("then", ["deleted", "made again", "away"])
+async def test_p2_a_close_that_is_known_is_told_whatever_comes_right_after_it(
+    open_playhead: OpenPlayhead, then: str
+) -> None:
+    """A reader that is late hears of both at once; a new one is told what is true now."""
+    made: list[FaultyStore] = []
+
+    def wrap(store: Any) -> FaultyStore:
+        made.append(FaultyStore(store))
+        return made[0]
+
+    playhead, elsewhere = await open_playhead(wrap), await open_playhead()
+    out = await elsewhere.produce("s")
+    await out.append("a")
+    tail = playhead.tail("s")
+    assert (await anext(tail)).text == "a"
+    feed = playhead._readers.feeds["s"]
+    await out.close()
+    await until(lambda: feed.info is not None and feed.info.outcome is not None)
+    if then == "away":
+        made[0].fail_everything(True)
+        feed.wake(None, None)
+    else:
+        await elsewhere.delete("s")
+        await until(lambda: feed.stale)
+    if then == "made again":
+        await (await elsewhere.produce("s")).close()
+        with pytest.raises(StreamNotFound):
+            await feed.refresh()
+        assert feed.error is not None
+    assert await rest(tail) == []
+    assert tail.outcome is not None
+    assert tail.outcome.kind is OutcomeKind.COMPLETED
+    if then == "made again":
+        assert await follow(playhead, "s") == []
+    else:
+        with pytest.raises(StreamNotFound if then == "deleted" else StoreUnavailable):
+            await playhead.tail("s").open()
+    made[0].fail_everything(False)
+
+
 @pytest.mark.proves("P2.4")
 async def test_p2_unknown_streams_are_not_found(playhead: Playhead) -> None:
     for call in (follow(playhead, "unknown"), playhead.read("unknown"), stored_texts(playhead, "unknown")):

@@ -158,13 +158,15 @@ class Tail:
                     batches = self._cached(feed) or await self._fetched(feed)
                     self._position = batches[-1].last
                     return batches
-                if feed.stale or feed.error or feed.info is None:
+                known = feed.info
+                if known is not None and known.outcome and self._position == known.tail:
+                    # Before anything is asked: a stream that was deleted right after its close has ended all the same.
+                    self.outcome, self.epoch = known.outcome, known.epoch
+                    self._position = known.tail + 1
+                elif feed.stale or feed.error or known is None:
                     check_readable(await feed.refresh())
-                elif feed.info.outcome and self._position > feed.info.tail:
+                elif known.outcome and self._position > known.tail:
                     raise Diverged("the store lost events that this reader has seen", stream_id=self.stream_id)
-                elif feed.info.outcome and self._position >= feed.info.tail:
-                    self.outcome, self.epoch = feed.info.outcome, feed.info.epoch
-                    self._position = feed.info.tail + 1
                 elif not waits or await self._nudged(feed):
                     return []
         except StoreUnavailable:
