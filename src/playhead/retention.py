@@ -5,6 +5,10 @@ The only code that deletes for age. One task per Playhead; each step is short an
 Theory of the sweep (P5, P6). A lease that ran out only permits to close a stream. After connecting, after the wall
 clock jumped, and after our own renewals came late (the store was away), every instance needs one full lease to show
 that it is alive; until then only deaths that the operating system proves count. A process never sweeps itself.
+
+Nobody watches (P3). Readers elsewhere are known by what their processes store now and then; the store may be away for
+them, or they may be held up, at the same time as for us. So silence is counted pass by pass, and begins anew when our
+own renewals came late.
 """
 
 import asyncio
@@ -82,16 +86,18 @@ class Housekeeper:
         self._monotonic = monotonic
         self._offset = store.now() - monotonic()
         self._trust_leases_at = monotonic() + options.lease_s
+        self._tick_s = min(TICK_S, options.lease_s / 5)
         self._watched: dict[str, float] = {}
+        self._silent: dict[str, tuple[float, float]] = {}
+        self._looked_at = monotonic()
         self._failing: set[str] = set()
 
     async def run(self) -> None:
-        tick_s = min(TICK_S, self._options.lease_s / 5)
         ticks = 0
         while True:
             await self.tick(sweep=ticks % _SWEEP_TICKS == 0)
             ticks += 1
-            await asyncio.sleep(tick_s)
+            await asyncio.sleep(self._tick_s)
 
     async def tick(self, *, sweep: bool) -> None:
         steps = [self.close_orphans, self.close_adrift, self.cancel_unwatched]
@@ -182,32 +188,47 @@ class Housekeeper:
 
     async def cancel_unwatched(self) -> None:
         """Tell others that we watch, and cancel our streams that nobody watched for too long (P3)."""
-        now = self._store.now()
+        now, steady_s = self._monotonic(), self._monotonic() - self._steady_since()
         for stream_id, feed in list(self._readers.feeds.items()):
             info = feed.info
             if info and info.is_live and info.unwatched_after_s is not None:
-                told = self._watched.get(stream_id, 0.0)
-                if abs(now - told) >= min(_WATCHED_EVERY_S, info.unwatched_after_s / 3):
+                told_at = self._watched.get(stream_id, float("-inf"))
+                if now - told_at >= _tells_every_s(info.unwatched_after_s) and await self._stored(stream_id, Watched()):
                     self._watched[stream_id] = now
-                    await self._quietly(stream_id, Watched())
-        self._watched = {key: told for key, told in self._watched.items() if key in self._readers.feeds}
+        self._watched = {key: told_at for key, told_at in self._watched.items() if key in self._readers.feeds}
+        silent: dict[str, tuple[float, float]] = {}
         for stream_id, producer in list(self._producers.items()):
-            if producer.unwatched_after_s is None or stream_id in self._readers.feeds:
+            after_s = producer.unwatched_after_s
+            if after_s is None or stream_id in self._readers.feeds:
                 continue
             try:
                 info = await self._store.load(stream_id)
             except StreamNotFound:
                 continue
-            # Readers elsewhere are told of now and then: one may have stayed that much longer.
-            told_every_s = min(_WATCHED_EVERY_S, producer.unwatched_after_s / 3)
-            seen_at = info.created_at if info.watched_at is None else info.watched_at + told_every_s
-            if info.is_live and now - seen_at >= producer.unwatched_after_s:
-                await self._quietly(stream_id, RequestCancel(reason="unwatched"))
+            seen_at = info.created_at if info.watched_at is None else info.watched_at
+            # A pass that comes late, or after some that failed, counts for half of the time at most: others may have
+            # been as late, and are heard of before the next ones. Each counts, so who is always late still cancels.
+            known_at, silent_s = self._silent.get(stream_id, (None, 0.0))
+            counts_s = min(now - self._looked_at, max(after_s / 2, self._tick_s))
+            silent_s = silent_s + counts_s if known_at == seen_at else 0.0
+            silent[stream_id] = seen_at, silent_s
+            if info.watched_at is not None:  # that reader may have stayed until it would have been told of again
+                after_s += _tells_every_s(after_s) + self._tick_s
+            if info.is_live and min(self._store.now() - seen_at, silent_s, steady_s) >= after_s:
+                await self._stored(stream_id, RequestCancel(reason="unwatched"))
+        self._silent, self._looked_at = silent, now
 
-    async def _quietly(self, stream_id: str, command: Watched | RequestCancel) -> None:
+    async def _stored(self, stream_id: str, command: Watched | RequestCancel) -> bool:
         try:
             await self._store.apply(stream_id, command)
         except StoreError:
             raise
         except PlayheadError as error:
             logger.info("stream %s: %s", stream_id, error)
+            return False
+        return True
+
+
+def _tells_every_s(unwatched_after_s: float) -> float:
+    """How often a process tells others that it watches such a stream; the next tick after that is when it does."""
+    return min(_WATCHED_EVERY_S, unwatched_after_s / 3)
