@@ -19,7 +19,7 @@ from playhead import Options, OutcomeKind, Playhead, Query, Status, StreamExpire
 from playhead.errors import StoreUnavailable
 from playhead.feed import Readers
 from playhead.heartbeat import Heartbeat
-from playhead.log import Create, Watched
+from playhead.log import Create, Settle, Watched
 from playhead.model import TEXT, Batch, Lease
 from playhead.retention import Housekeeper
 from playhead.store import Store, StoreOptions
@@ -130,7 +130,7 @@ class World:
             self.options,
             self.readers,
             self.producers,
-            lambda info: self.settled.append(info.stream_id),
+            lambda info, *, is_fresh=True: self.settled.append(info.stream_id),
             {},
             steady_since=lambda: self.steady_since,
             monotonic=self.monotonic,
@@ -181,6 +181,29 @@ async def test_p6_a_sweeper_whose_own_lease_was_renewed_late_waits_one_lease() -
     world.advance(100)
     world.steady_since = world.monotonic()  # the store was away for all of us until now
     assert await world.is_live()
+    world.advance(4.9)
+    assert await world.is_live()
+    world.advance(0.2)
+    assert not await world.is_live()
+
+
+@pytest.mark.proves("P6.3")
+async def test_p6_a_sweeper_held_up_while_it_sweeps_waits_one_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await World().open()
+    world.advance(4)
+    world.silent.renew()
+    world.advance(4)
+    orphans = world.store.orphans
+
+    async def held_up(*, proven: bool) -> list[str]:
+        assert not proven
+        world.advance(4)  # for everybody: nobody could renew a lease
+        world.steady_since = world.monotonic()
+        return await orphans(proven=proven)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "orphans", held_up)
+        assert await world.is_live()
     world.advance(4.9)
     assert await world.is_live()
     world.advance(0.2)
@@ -385,6 +408,28 @@ async def test_p7_a_hook_that_failed_is_called_again_until_it_succeeds(
     await until(settled)
     await playhead.settle("t")
     assert len(hook.calls) == 3
+
+
+async def test_p7_what_was_settled_after_the_housekeepers_look_is_not_settled_again(
+    open_playhead: OpenPlayhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = Settled(failures=1)
+    playhead = await open_playhead(settle=hook, **QUICK)
+    await playhead.start(say("a"), stream_id="s")
+    await until(lambda: bool(hook.calls) and not playhead._settling.under_way)
+    find, looks = playhead.store.find, 0
+
+    async def look(query: Query) -> list[StreamInfo]:
+        nonlocal looks
+        found = await find(query)
+        await playhead.store.apply("s", Settle())  # by somebody else, meanwhile
+        looks += 1
+        return found
+
+    monkeypatch.setattr(playhead.store, "find", look)
+    monkeypatch.setattr("playhead.retention._SETTLE_AFTER_S", 0.0)
+    await until(lambda: looks > 1 and not playhead._settling.under_way)
+    assert hook.calls == ["s"]
 
 
 @pytest.mark.proves("P7.2")

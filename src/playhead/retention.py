@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from playhead.errors import (
     AppendGap,
@@ -59,6 +59,12 @@ class Adrift(NamedTuple):
     look_at: float = 0.0
 
 
+class Settling(Protocol):
+    """See ``Settler.begin``."""
+
+    def __call__(self, info: StreamInfo, *, is_fresh: bool = True) -> object: ...
+
+
 class Housekeeper:
     """Runs until cancelled; every failure is logged, and tried again at the next tick."""
 
@@ -68,7 +74,7 @@ class Housekeeper:
         options: Options,
         readers: Readers,
         producers: dict[str, Producer],
-        settle: Callable[[StreamInfo], object],
+        settle: Settling,
         adrift: dict[str, Adrift],
         *,
         settles: bool = True,
@@ -122,8 +128,10 @@ class Housekeeper:
         if abs(offset - self._offset) > _CLOCK_JUMP_S:
             self._trust_leases_at = now + self._options.lease_s
         self._offset = offset
-        trust_leases_at = max(self._trust_leases_at, self._steady_since() + self._options.lease_s)
-        for stream_id in await self._store.orphans(proven=now < trust_leases_at):
+        trusts = self._trusts_leases()
+        for stream_id in await self._store.orphans(proven=not trusts):
+            if trusts and not self._trusts_leases():
+                return  # we were held up meanwhile, and so may have been those whose leases ran out by now
             try:
                 applied = await self._store.apply(stream_id, CloseDead())
             except (ProducerActive, StreamNotFound):
@@ -131,6 +139,10 @@ class Housekeeper:
             if applied.changed:
                 logger.info("stream %s: its producer is gone; closed interrupted", stream_id)
                 self._settle(applied.info)
+
+    def _trusts_leases(self) -> bool:
+        """Whether every instance that is alive has had the time to renew its lease."""
+        return self._monotonic() >= max(self._trust_leases_at, self._steady_since() + self._options.lease_s)
 
     async def close_adrift(self) -> None:
         """Close our streams that nobody here writes: the store was away when they were to be closed, or began; or it
@@ -166,7 +178,7 @@ class Housekeeper:
         """Settle closed streams that their closer could not, or did not live to, settle."""
         for info in await self._store.find(Query(status=Status.CLOSED, settled=False, limit=_DUE_STREAMS)):
             if self._store.now() - (info.closed_at or 0.0) > _SETTLE_AFTER_S:  # else its closer is about to
-                self._settle(info)
+                self._settle(info, is_fresh=False)  # somebody may settle it between our look and its turn
 
     async def expire(self) -> None:
         options = self._options
