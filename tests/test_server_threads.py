@@ -1,6 +1,7 @@
 """The threads door: lists, search, names, deletion, and what a thread shows of its turns."""
 
 import asyncio
+import functools
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -11,6 +12,8 @@ import httpx
 import pytest
 from postgres_server import database, postgres  # noqa: F401 - fixtures
 from running_server import Server, eventually, serving
+
+from playhead.server.chat import agent_thread
 
 OWNER = "local"
 
@@ -174,6 +177,38 @@ async def test_what_is_settled_late_does_not_bring_a_thread_back(
     await eventually(lambda: not server.playhead._settling.under_way)
     assert await listed(server) == []
     assert await turns(server, started["thread_id"]) == []
+
+
+@pytest.mark.proves("C7")
+@pytest.mark.parametrize("place", ["settle", "_graph.aupdate_state"], ids=["before its read", "before its write"])
+async def test_the_agent_keeps_nothing_of_a_thread_that_another_server_deletes_meanwhile(
+    tmp_path: Path, home: str | None, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """One server has made an answer part of the history, and writes to the agent's memory after it was deleted."""
+    async with (
+        serving(tmp_path, store=None, database=home) as one,
+        serving(tmp_path, store=None, database=home) as other,
+    ):
+        started = await said(one, "/pace 5 /long 10000")
+        await eventually(lambda: _tail(one, started["stream_id"]))
+        reached, go_on = asyncio.Event(), asyncio.Event()
+        *parents, name = place.split(".")
+        owner: Any = functools.reduce(getattr, parents, one.chat.agent)
+        step = getattr(owner, name)
+
+        async def held(*args: Any, **options: Any) -> Any:
+            reached.set()
+            await go_on.wait()
+            return await step(*args, **options)
+
+        monkeypatch.setattr(owner, name, held)
+        await one.http.post("/v1/chat/cancel", params={"thread_id": started["thread_id"]})
+        await asyncio.wait_for(reached.wait(), 60)
+        assert (await other.http.delete(f"/v1/threads/{started['thread_id']}")).status_code == 204
+        assert not await other.chat.threads.deleting()  # nobody will look after this thread again
+        go_on.set()
+        await eventually(lambda: not one.playhead._settling.under_way)
+        assert await other.chat.agent.history(agent_thread(OWNER, started["thread_id"])) == []
 
 
 async def test_deleting_a_stream_leaves_what_the_user_said(server: Server) -> None:

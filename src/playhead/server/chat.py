@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from playhead.agents import ChatAgent, TextPiece, ToolCallPiece
 from playhead.conversations import Settled, Threads
+from playhead.errors import ThreadNotFound
 from playhead.model import Outcome, OutcomeKind, Status, StreamInfo, event
 from playhead.server.answer import Part, parts_of, text_of
 from playhead.server.chat_frames import TOOL_CALL, TOOL_RESULT
@@ -94,11 +95,21 @@ class Chat:
         parts = await self.parts(info)
         kept = await self._keep(info, parts)
         thread = agent_thread(info.owner, info.thread_id)
+        if kept and message is not None:
+            await self.agent.settle(thread, info.stream_id, *message, text_of(parts), info.outcome.kind)
+            # Another process may have deleted the thread meanwhile, and the agent's memory before this wrote to it.
+            kept = await self._is_there(info.thread_id, info.owner)
         if not kept:  # deleted while this was being written: nothing of it may stay
             await self.agent.delete(thread)
             await self.playhead.delete(info.stream_id, principal=info.owner)
-        elif message is not None:
-            await self.agent.settle(thread, info.stream_id, *message, text_of(parts), info.outcome.kind)
+
+    async def _is_there(self, thread_id: str, owner: str) -> bool:
+        """Whether a thread that was there is still there, and not deleted."""
+        try:
+            await self.threads.get(thread_id, owner=owner)
+        except ThreadNotFound:
+            return False
+        return True
 
     async def _keep(self, info: StreamInfo, parts: list[Part]) -> bool:
         """Make it part of the thread's history; False: the thread was deleted."""

@@ -7,6 +7,8 @@
     5  tombstone marked ...... nothing is left
 
 Whoever dies between two steps leaves a tombstone that says so; every server looks for such ones now and then.
+A process that settles meanwhile may write to the agent's memory after step 4. It looks for the tombstone once it has
+written, and deletes that memory again (``Chat.settle``).
 """
 
 import asyncio
