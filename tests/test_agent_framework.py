@@ -326,11 +326,11 @@ async def test_a_retry_before_the_first_word_replaces_nothing(
 async def test_a_stalled_run_is_closed_in_time(
     serve: Serve, asker: Asker, reader: AgentStreamReader, tmp_path: Path, recorded: bool
 ) -> None:
-    serve(recorded=recorded, stalled_after_s=0.5)
+    serve(recorded=recorded, stalled_after_s=3.0)  # a busy machine may need a second or two for a word
     asker.ask(f"say:2 wait:{tmp_path}/go say:9", "stalled")
     chunks = await read(reader, "stalled")
     assert text_of(chunks) == said(2)
-    assert chunks[-1].error == "failed: the agent has said nothing for 0.5 s, and is taken for stalled"
+    assert chunks[-1].error == "failed: the agent has said nothing for 3 s, and is taken for stalled"
     (tmp_path / "go").touch()
     asker.ask("say:1", "stalled")
     assert text_of(await read(reader, "stalled")) == said(1)
@@ -496,8 +496,10 @@ async def test_a_cancel_without_our_worker_ends_the_recording_only(
 
 
 async def test_a_request_is_cancelled_before_a_worker_has_it(
-    serve: Serve, asker: Asker, reader: AgentStreamReader
+    serve: Serve, asker: Asker, reader: AgentStreamReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The agent waits so long for the recorder, which opens its store for the first time.
+    monkeypatch.setattr("playhead.adapters.agent_framework.callback._BEGUN_WITHIN_S", PATIENCE_S)
     correlation_id = asker.ask("say:5", "queued")
     assert await reader.cancel("queued", correlation_id=correlation_id)
     assert not await reader.cancel("queued", correlation_id=correlation_id)
@@ -583,7 +585,14 @@ def test_a_reader_is_for_one_event_loop(store: str) -> None:
         with asyncio.Runner() as second, pytest.raises(Conflict):
             second.run(use())
         first.run(reader.close())
-    assert asyncio.run(use()).is_done
+
+    async def use_and_close() -> StreamChunk:
+        try:
+            return await use()
+        finally:
+            await reader.close()
+
+    assert asyncio.run(use_and_close()).is_done
     with pytest.raises(TypeError, match="a callback of your own"):
         PlayheadAgentWorker(None, object())  # type: ignore[arg-type]
 
@@ -694,7 +703,8 @@ async def test_a_run_that_ends_while_the_callback_closes_is_recorded_without_ala
         (tmp_path / "go").touch()
         assert (await reading)[-1].error is None
         await closing
-    assert "ERROR" not in [record.levelname for record in caplog.records]
+    # Workers of earlier tests stop meanwhile, and the framework has much to say of that.
+    assert "ERROR" not in [record.levelname for record in caplog.records if record.name.startswith("playhead")]
 
 
 def test_a_worker_is_told_at_its_start_that_its_store_cannot_be_used(tmp_path: Path) -> None:
@@ -777,4 +787,5 @@ def no_secrets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """No log line of ours repeats a key that a provider told."""
     with caplog.at_level(logging.INFO, logger="playhead"):
         yield
-    assert not [record for record in caplog.records if record.name == "playhead" and KEY in record.getMessage()]
+    ours = [record for record in caplog.get_records("call") if record.name.startswith("playhead")]
+    assert not [line for line in map(logging.Formatter().format, ours) if KEY in line]  # tracebacks as well

@@ -113,10 +113,10 @@ async def test_three_terminals(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path)
     async with terminal.start(SCHEDULER) as scheduler:
         await scheduler.prints("is at http://127.0.0.1:")
-        async with terminal.start(WORKER, TRAVEL_PACE_S="0.02") as worker:
+        async with terminal.start(WORKER, TRAVEL_PACE_S="0.05") as worker:
             await worker.prints("is at work")
             async with terminal.start(ASK) as client:
-                first = await client.prints("## Day 2")
+                first = await client.prints("## Day 1")
                 first += await client.interrupt()
             first, left, nothing = first.partition("\n[left; the agent goes on, and so does: python client.py]\n")
             assert (bool(left), nothing) == (True, "")
@@ -127,7 +127,7 @@ async def test_three_terminals(tmp_path: Path) -> None:
             assert plan("Tokyo").fullmatch(cheap)
             assert "the street market" in cheap
             async with terminal.start(NEXT_TURN) as client:
-                await client.prints("## Day 1")
+                await client.prints("## Day 4")  # a second is left to say, and the worker gives it five
                 stopping = asyncio.create_task(worker.interrupt())
                 assert END in await client.end()  # shutting down lets an answer end that does so soon
                 await stopping
@@ -157,8 +157,8 @@ async def test_one_process(tmp_path: Path) -> None:
     first, _, second = out.partition("> Make it cheap\n")
     assert plan("Paris").fullmatch(first.removeprefix("> Plan a trip to Paris\n"))
     assert plan("Paris").fullmatch(second)
-    async with terminal.start(COMBINED, TRAVEL_PACE_S="0.02") as combined:
-        await combined.prints("## Day 1")
+    async with terminal.start(COMBINED, TRAVEL_PACE_S="0.06") as combined:
+        await combined.prints("# Paris")  # there are seconds left to stop it in
         out = await combined.interrupt()
     assert out.index("[cancelled]") < out.index("> Make it cheap") < out.index(END)
 

@@ -49,10 +49,10 @@ async def test_a_process_that_exits_without_closing_ends_its_runs(redis_url: str
         env=clean_environment(REDIS_CONNECTION_STRING=redis_url),
     )
     assert (done.returncode, done.stderr) == (0, "")
-    async with asyncio.timeout(3.0), AgentStreamReader(redis_url) as reader:  # a lease takes longer
+    async with asyncio.timeout(60), AgentStreamReader(redis_url) as reader:
         chunks = [chunk async for chunk in reader.read_stream("s1")]
     assert "".join(chunk.text for chunk in chunks) == "a b "
-    assert chunks[-1].error == "interrupted: shutdown"
+    assert chunks[-1].error == "interrupted: shutdown"  # else, once its lease is over: producer-lost
 
 
 async def test_agents_of_a_workflow_are_recorded(tmp_path: Path) -> None:
