@@ -27,8 +27,12 @@ class ThreadsSuite(StoreCase):
         watcher = Watcher()
         other.watch_thread("t", watcher)
         await _made(store, other, watcher, "first")
-        took_s = [await _made(store, other, watcher, f"s{number}") for number in range(15)]
-        assert sorted(took_s)[4] < NEWS_WITHIN_S, took_s  # the machine may be busy at times
+        took_s: list[float] = []
+        for attempt in range(5):  # the machine may be busy at times
+            took_s = [await _made(store, other, watcher, f"s{attempt}.{number}") for number in range(15)]
+            if sorted(took_s)[5] < NEWS_WITHIN_S:  # who looks every half second is that lucky once in 400 times
+                break
+        assert sorted(took_s)[5] < NEWS_WITHIN_S, took_s
         assert watcher.threads == {threading.get_ident()}
 
     async def test_who_watches_first_and_then_looks_misses_no_stream(self, store: Store, other: Store) -> None:
