@@ -92,12 +92,12 @@ class RedisServer:
 
     def command(self, *words: Any) -> Any:
         """One command on a connection of its own. Raises: redis.RedisError."""
-        with redis.Redis(port=self.port, socket_timeout=5, retry=None) as client:
+        with redis.Redis(port=self.port, socket_timeout=30, retry=None) as client:
             return client.execute_command(*words)
 
     def connections_of_playhead(self) -> list[str]:
         """Their names."""
-        with redis.Redis(port=self.port, socket_timeout=5, retry=None) as client:
+        with redis.Redis(port=self.port, socket_timeout=30, retry=None) as client:
             return [row["name"] for row in client.client_list() if row["name"].startswith("playhead")]
 
     def kill(self) -> None:
@@ -132,16 +132,23 @@ def redis_server() -> Iterator[RedisServer]:
             server.stop()
 
 
+def connect_patiently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is opened asks once, so a machine that holds everything up for two seconds would fail any test."""
+    monkeypatch.setattr("playhead.stores.redis.wire.CONNECT_MAX_S", 20.0)
+
+
 @pytest.fixture
-def redis_url(redis_server: RedisServer) -> str:
+def redis_url(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty Redis."""
+    connect_patiently(monkeypatch)
     redis_server.command("FLUSHALL")
     return redis_server.url
 
 
 @pytest.fixture
-def make_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+def make_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., RedisServer]]:
     """Makes servers that a test may do to what it likes; they are started, and ended with the test."""
+    connect_patiently(monkeypatch)
     made: list[RedisServer] = []
 
     def make(*args: str) -> RedisServer:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import OpenPlayhead
 from redis_server import RedisServer
-from streaming import Scripted, until
+from streaming import Scripted, has_stored, until
 
 from playhead import Diverged, OutcomeKind, Playhead, Query, Status, ThreadBusy
 from playhead.stores import open_store
@@ -58,6 +58,23 @@ class Slowly(Scripted):
             await asyncio.sleep(0.003)
 
 
+class OneByOne(Scripted):
+    """A source whose events are entries of their own, however slow the store is.
+
+    Attributes:
+        playhead: where it is started.
+    """
+
+    playhead: Playhead
+
+    async def __call__(self) -> AsyncIterator[Any]:
+        number = 0
+        async for item in super().__call__():
+            number += 1
+            yield item
+            await has_stored(self.playhead, "s", number)
+
+
 @pytest.mark.proves("P1.6")
 @pytest.mark.parametrize("then", [("more",), ()])
 async def test_p1_what_the_store_lost_is_appended_again(
@@ -104,7 +121,8 @@ async def test_p1_what_nobody_has_any_more_is_told(
 ) -> None:
     monkeypatch.setattr("playhead.recent.KEPT_MAX_BYTES", 4_000)  # about eight batches
     playhead, other = await open_playhead(), await open_playhead()
-    source = Slowly(*EVENTS, then=("more",))
+    source = OneByOne(*EVENTS, then=("more",))
+    source.playhead = playhead
     await playhead.start(source, stream_id="s")
     following = [asyncio.create_task(texts(at)) for at in (playhead, other)]
     await recorded(playhead, source, 40)
@@ -173,7 +191,11 @@ async def test_p5_lists_and_claims_that_were_lost_are_made_again(
     assert len(names) == 7
     redis_server.command("DEL", *names)
     redis_server.command("CLIENT", "KILL", "TYPE", "normal")  # as a failover does
-    await until(lambda: set(redis_server.command("KEYS", "playhead:1:*")) >= names, 10)
+
+    async def made_again() -> bool:
+        return set(await asyncio.to_thread(redis_server.command, "KEYS", "playhead:1:*")) >= names
+
+    await until(made_again)
     with pytest.raises(ThreadBusy):
         await other.start(Scripted("b"), thread_id="t", owner="ann")
     assert [info.stream_id for info in await other.store.find(Query(owner="ann", status=Status.LIVE))] == ["s"]

@@ -210,9 +210,10 @@ async def existing(store: RedisStore, *stream_ids: str) -> set[str]:
 async def for_every_step(try_with: Callable[[int], Awaitable[bool]]) -> None:
     """``try_with(steps)`` tells whether a next step failed. All at once, as each waits for healing by age."""
     met = await asyncio.gather(*map(try_with, range(STEPS_MAX)))
-    steps = sum(met)
-    assert met == [True] * steps + [False] * (STEPS_MAX - steps)
+    steps = met.index(False)
     assert 1 < steps < STEPS_MAX
+    # Who is held up may need a step or two more, to look whether his claim still stands; nobody needs as many as these.
+    assert not met[-1]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

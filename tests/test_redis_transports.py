@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from redis_server import RedisServer, free_port
+from redis_server import RedisServer, connect_patiently, free_port
 
 from playhead import Playhead
 from playhead.errors import StoreUnavailable
@@ -41,6 +41,11 @@ async def refused(url: str) -> str:
 def run(loop: Callable[[], asyncio.AbstractEventLoop], work: Any) -> Any:
     with asyncio.Runner(loop_factory=loop) as runner:
         return runner.run(work)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect_patiently(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
-from redis_server import RedisServer
+from redis_server import RedisServer, connect_patiently
 
 from playhead.stores.memory import MemoryData, MemoryStore
 from playhead.stores.redis import RedisStore
@@ -70,5 +70,6 @@ class TestRedisModel(RedisMachine.TestCase):
     settings = settings(max_examples=25, stateful_step_count=50)
 
     @pytest.fixture(autouse=True)
-    def redis(self, redis_server: RedisServer) -> None:
+    def redis(self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        connect_patiently(monkeypatch)
         RedisMachine.url = redis_server.url
