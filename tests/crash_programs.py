@@ -14,7 +14,7 @@ def tell(**what: Any) -> None:
 
 
 async def many(url: str, prefix: str, count: str, seed: str, pace_s: str) -> None:
-    """Start so many streams, whose sources talk until the process ends."""
+    """Start so many streams, whose sources talk until the process ends, with a lease that outlasts it for long."""
     chance = random.Random(int(seed))
 
     async def words(name: str):
@@ -25,7 +25,7 @@ async def many(url: str, prefix: str, count: str, seed: str, pace_s: str) -> Non
             if chance.random() < 0.2:
                 await asyncio.sleep(chance.random() * float(pace_s))
 
-    async with Playhead.open(url) as playhead:
+    async with Playhead.open(url, options=Options(lease_s=30)) as playhead:
         for number in range(int(count)):
             name = f"{prefix}-{number}"
             await playhead.start(words(name), stream_id=name)

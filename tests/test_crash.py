@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from streaming import finished, follow_texts, until
 
@@ -25,6 +24,8 @@ pytestmark = pytest.mark.crash
 KILLS = 50
 AT_A_TIME = 5
 STREAMS = 4
+PROVEN_WITHIN_S = 15.0
+"""Longer than a busy machine takes, and much shorter than the lease of the program ``many``: that told nobody."""
 
 
 class Program:
@@ -44,12 +45,19 @@ class Program:
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
+    def _has_stopped(self) -> bool:
+        """Every thread of it; one that was in the middle of a system call stops later than the others."""
+        stats = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread has just ended
+            return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
+        return False
+
     async def freeze(self, file: Path) -> None:
         """Stop it, but not in the middle of a commit: nobody else could write to the file then."""
         async with asyncio.timeout(60):
             while True:
                 self.signal(signal.SIGSTOP)
-                await until(lambda: psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
+                await until(self._has_stopped)
                 with contextlib.closing(sqlite3.connect(file, isolation_level=None, timeout=0)) as connection:
                     try:
                         connection.execute("BEGIN IMMEDIATE")
@@ -68,6 +76,12 @@ class Program:
         async with asyncio.timeout(60):
             await self._listening
             return await self.process.wait()
+
+
+def lease_end(file: Path, instance_id: str) -> float:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        ((expires_at,),) = connection.execute("SELECT expires_at FROM instances WHERE id = ?", (instance_id,))
+    return float(expires_at)
 
 
 @asynccontextmanager
@@ -126,7 +140,7 @@ async def test_p5_p1_kill_9_at_random_moments(tmp_path: Path) -> None:
             await asyncio.gather(*[one_life(str(number)) for number in range(life, life + AT_A_TIME)])
 
         assert len(seen_dead_after_s) == KILLS
-        assert max(seen_dead_after_s) < 3.0
+        assert max(seen_dead_after_s) < PROVEN_WITHIN_S
         assert other_reader.process.stdin
         other_reader.process.stdin.close()
         assert await other_reader.ended() == 0
@@ -161,7 +175,7 @@ async def test_p5_kill_9_with_many_streams_and_readers(tmp_path: Path) -> None:
         producer.signal(signal.SIGKILL)
         killed_at = time.monotonic()
         got = await asyncio.gather(*readings)
-        assert time.monotonic() - killed_at < 6.0  # the lease and a second, with 600 readers on few cores
+        assert time.monotonic() - killed_at < PROVEN_WITHIN_S
         for n, texts in enumerate(got):
             assert texts == got[n % 300]
         for n in range(300):
@@ -172,7 +186,7 @@ async def test_p5_kill_9_with_many_streams_and_readers(tmp_path: Path) -> None:
 async def test_p6_a_frozen_producer_that_was_taken_over_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/streams.db"
     async with (
-        program("writer", url, "s", "0.6") as frozen,
+        program("writer", url, "s", "3") as frozen,
         Playhead.open(url, options=Options(lease_s=30)) as playhead,
     ):
         await until(lambda: bool(frozen.told))
@@ -217,17 +231,18 @@ async def test_p6_a_frozen_producer_that_was_swept_is_refused(tmp_path: Path, ki
     url = f"sqlite:///{tmp_path}/streams.db"
     async with Playhead.open(url, options=Options(lease_s=0.6)) as playhead:
         await asyncio.sleep(0.7)  # this sweeper's own first lease
-        async with program(kind, url, "s", "0.6") as frozen:
+        async with program(kind, url, "s", "3") as frozen:
             await until(lambda: bool(frozen.told))
             reading = asyncio.create_task(follow_texts(playhead, "s"))
             await until(lambda: playhead._readers.counts.total() == 1)
             await asyncio.sleep(0.1)
             await frozen.freeze(tmp_path / "streams.db")
-            frozen_at = time.monotonic()
+            lease_until = lease_end(tmp_path / "streams.db", (await playhead.info("s")).producer)
             texts = await reading
-            assert time.monotonic() - frozen_at <= 1.6
             swept = await playhead.info("s")
             assert swept.outcome.reason == "producer-lost"
+            # Not before its lease was over, and soon after: a second, and what a busy machine adds.
+            assert lease_until <= swept.closed_at < lease_until + 1 + 10
             frozen.signal(signal.SIGCONT)
             assert await frozen.ended() == 0
             assert frozen.told[-1].get("refused", "Fenced") == "Fenced"

@@ -128,7 +128,7 @@ async def test_a_loop_gives_up_when_patience_is_over() -> None:
         began_at = loop.time()
         with pytest.raises(StoreUnavailable):
             await rest(tail)
-        assert 0.3 <= loop.time() - began_at < 3
+        assert 0.3 <= loop.time() - began_at < 20
         assert tidy_readers(playhead)
         assert await rest(tail) == []
         with pytest.raises(StoreUnavailable):
@@ -136,7 +136,7 @@ async def test_a_loop_gives_up_when_patience_is_over() -> None:
 
 
 async def test_each_outage_has_its_own_patience() -> None:
-    async with opened(store_patience_s=0.6) as (playhead, store):
+    async with opened(store_patience_s=3.0) as (playhead, store):
         source = Scripted("a", then=("b",))
         await playhead.start(source, stream_id="s")
         await has_stored(playhead, "s", 1)
@@ -148,7 +148,7 @@ async def test_each_outage_has_its_own_patience() -> None:
             store.come_back()
             await until(lambda: not playhead._readers.feeds["s"].stale)
             await until(lambda: bool(playhead._readers.feeds["s"].waiters))
-            await asyncio.sleep(0.25)  # three times this, and the outages, are longer than the patience
+            await asyncio.sleep(1.2)  # three times this, and the outages, are longer than the patience
         source.go_on.set()
         assert [event.text for event in await reading] == ["a", "b"]
 
@@ -293,7 +293,7 @@ async def test_a_response_that_ends_during_an_outage_leaves_nothing(how: str, mo
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         await asyncio.wait(running, timeout=PATIENCE_S)
-        assert loop.time() - began_at < 1
+        assert loop.time() - began_at < 4  # a pause is 5 s at least
         assert [task.cancelled() for task in running] == [how == "cancel"] * 2
         assert [kinds(wire)[-1] for wire in wires] == [AWAY, AWAY]
         assert tidy_readers(playhead)
