@@ -107,6 +107,46 @@ async def test_waits_grow_and_are_spread(door: Door, context: BrowserContext) ->
     assert waits["least"] == [3000, 4500]
 
 
+async def test_a_thread_is_live_when_the_server_has_told_what_there_is(door: Door, context: BrowserContext) -> None:
+    """Before that it is not followed yet: what came and went would be missed, and nobody would know."""
+    tab = await Tab.open(context, door.url)
+    await tab.page.evaluate(
+        r"""async () => {
+            const { Playhead } = await import("/static/playhead.js");
+            const asked = Promise.withResolvers();
+            const fetch = async (url, { body }) => {
+                const keys = JSON.parse(body).subscriptions.map(({ key }) => key);
+                return new Response(new ReadableStream({ start: (to) => asked.resolve({ keys, to }) }));
+            };
+            const playhead = new Playhead({ share: false, fetch });
+            globalThis.stream = playhead.stream("s");
+            globalThis.thread = playhead.thread("t");
+            const { keys: [ofStream, ofThread], to } = await asked.promise;
+            const say = (frame) => to.enqueue(new TextEncoder().encode(`data: ${JSON.stringify(frame)}\n\n`));
+            say({ key: ofStream, stream_id: "s", type: "playhead.open", offset: 0, tail: 0, stream: null });
+            globalThis.tell = () => say({ key: ofThread, thread_id: "t", type: "playhead.thread", latest: null });
+        }"""
+    )
+    await eventually(lambda: tab.page.evaluate("() => stream.state === 'live'"))
+    assert await tab.page.evaluate("() => thread.state") == "connecting"
+    await tab.page.evaluate("() => tell()")
+    await eventually(lambda: tab.page.evaluate("() => thread.state === 'live'"))
+
+
+async def test_a_thread_of_a_server_that_lists_nothing_is_live_when_that_is_known(
+    door: Door, context: BrowserContext
+) -> None:
+    tab = await Tab.open(context, door.url)
+    await tab.page.evaluate(
+        """async () => {
+            const { Playhead } = await import("/static/playhead.js");
+            const fetch = async () => new Response("{}", { status: 404 });
+            globalThis.made = new Playhead({ share: false, fetch }).thread("t");
+        }"""
+    )
+    await eventually(lambda: tab.page.evaluate("() => made.state === 'live'"))
+
+
 SERVER_OF_ONE_PAGE = r"""
 async ({ answers, watch: [kind, id, given] }) => {
     // A `fetch` that gives these answers, each a status or the frames of a response; the last one stays open.

@@ -71,7 +71,7 @@ export class Native {
       try {
         const streams = await newestStreams(this.#hub.how, subscription.threadId, this.#looking.signal);
         this.#tell(subscription, { signal: "open" });
-        if (streams) this.#found(subscription, streams);
+        this.#found(subscription, streams);
       } catch {
         if (this.#looking.signal.aborted) return;
         // Looked for again soon. With a stream connected the thread is not lost.
@@ -84,7 +84,8 @@ export class Native {
   #found(subscription, streams) {
     const connections = this.#subscriptions.get(subscription);
     if (!connections) return; // it has gone meanwhile
-    const begun = streams.filter(({ stream_id: id, status }) => status === "live" && !connections.has(id));
+    const isNew = ({ stream_id: id, status }) => status === "live" && !connections.has(id);
+    const begun = streams?.filter(isNew) ?? [];
     this.#hub.deliver([[subscription, { type: "playhead.found", streams }]]);
     for (const { stream_id: id } of begun) {
       subscription.cursors.set(id, null);

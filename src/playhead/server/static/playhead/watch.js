@@ -4,7 +4,8 @@
 // Frames are those of POST /v1/follow, and two that the hub adds:
 //     {key, type: "playhead.link", signal}           the connection: "open", "lost", "offline", "online", "failed";
 //                                                    with a stream_id it is only that stream's
-//     {key, type: "playhead.found", streams: […]}    the newest streams of the thread, from a server without that door
+//     {key, type: "playhead.found", streams: […]}    the newest streams of the thread, from a server without that door;
+//                                                    null from one that lists none
 
 import { nextState } from "./states.js";
 
@@ -86,7 +87,12 @@ class Watch {
     const following = [...this.places.values()].filter((place) => !place.isOver);
     if (following.some((place) => place.isAway)) this.signal("lost");
     else if (following.some((place) => place.isOpen && place.isBehind)) this.signal("behind");
-    else if (following.every((place) => place.isOpen)) this.signal("current");
+    else if (this.isListed && following.every((place) => place.isOpen)) this.signal("current");
+  }
+
+  /** It is known which streams there are. */
+  get isListed() {
+    return true;
   }
 
   signal(signal) {
@@ -208,6 +214,7 @@ export class StreamWatch extends Watch {
 
 export class ThreadWatch extends Watch {
   #newest; // stream known of; null: there was none; undefined: not known yet
+  #isListed = false; // since the connection opened, the server has told what there is
   #look;
 
   /** Made by `playhead.thread()`. */
@@ -229,6 +236,17 @@ export class ThreadWatch extends Watch {
 
   subscription() {
     return { thread_id: this.threadId, streams: this.cursors };
+  }
+
+  take(frame) {
+    if (frame.type === "playhead.thread" || frame.type === "playhead.found") this.#isListed = true;
+    else if (frame.type === "playhead.link" && frame.signal !== "open" && !frame.stream_id) this.#isListed = false;
+    super.take(frame);
+  }
+
+  /** An answer that has only begun does not follow the thread yet: what ends before it does would be missed. */
+  get isListed() {
+    return this.#isListed;
   }
 
   place(streamId) {
@@ -259,7 +277,7 @@ export class ThreadWatch extends Watch {
     const known = this.#known();
     try {
       const streams = await this.#look(this.threadId);
-      if (streams && this.isActive) this.found(streams, known);
+      if (this.isActive) this.found(streams, known);
     } catch {
       setTimeout(() => this.isActive && this.askAgain(), LOOK_AGAIN_AFTER_MS);
     }
@@ -267,6 +285,7 @@ export class ThreadWatch extends Watch {
 
   /** The newest streams of the thread. Of those that are not known, the ended ones are asked for by name. */
   found(streams, known = this.#known()) {
+    if (!streams) return;
     const isNew = this.#newest !== undefined;
     this.#newest = streams[0]?.stream_id ?? this.#newest ?? null;
     if (!isNew) return;
