@@ -107,6 +107,37 @@ async def test_waits_grow_and_are_spread(door: Door, context: BrowserContext) ->
     assert waits["least"] == [3000, 4500]
 
 
+async def test_the_network_is_back_and_no_grown_wait_goes_on(door: Door, context: BrowserContext) -> None:
+    """The attempt that is under way when the network comes back may have left too early, and fail."""
+    tab = await Tab.open(context, door.url)
+    waits = await tab.page.evaluate(
+        """async () => {
+            const { Connection } = await import("/static/playhead/connection.js");
+            const waits = [];
+            let fail, due;
+            globalThis.setTimeout = (act, ms) => { waits.push(ms); due = act; };
+            const connection = new Connection({
+                fetch: () => new Promise((_, lost) => { fail = () => lost(new TypeError("lost")); }),
+                stallAfterMs: Infinity,
+                request: () => ({ url: "", init: {} }),
+                signal: () => {},
+            });
+            const failed = async () => {
+                const count = waits.length;
+                fail();
+                while (waits.length === count) await null;
+            };
+            connection.open();
+            for (let attempt = 0; attempt < 4; attempt++) { await failed(); due(); }
+            connection.online();
+            await failed();
+            return waits;
+        }"""
+    )
+    assert 4000 <= waits[3] <= 8000
+    assert waits[4] <= 1000
+
+
 async def test_a_thread_is_live_when_the_server_has_told_what_there_is(door: Door, context: BrowserContext) -> None:
     """Before that it is not followed yet: what came and went would be missed, and nobody would know."""
     tab = await Tab.open(context, door.url)

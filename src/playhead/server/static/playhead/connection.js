@@ -106,6 +106,7 @@ export class Connection {
 
   online() {
     if (!this.#isOpen) this.#how.signal("online");
+    this.#attempt = 0; // the one under way may have left too early; the next does not wait as long as without a network
     this.wake();
   }
 
