@@ -318,6 +318,39 @@ async def test_a_cursor_that_is_refused_starts_the_answer_over(server: Server, t
     await expect(page.locator(AI)).to_have_count(1)
 
 
+async def test_what_began_and_ended_while_the_page_turned_to_another_answer_is_there(
+    server: Server, tabs: BrowserContext
+) -> None:
+    """The server refuses a message for an answer that is over by the time the page asks for it."""
+    page = await opened(tabs, server.url)
+    await say(page, "/pace 0 before")
+    await is_done(page)
+    await expect(page.locator("#connection")).to_have_text("ready")
+    known = (await server.http.get("/v1/streams?limit=1")).json()["streams"][0]["stream_id"]
+    follows, go_on = asyncio.Event(), asyncio.Event()
+
+    async def refuse(route: Route) -> None:
+        problem = {"code": "thread-busy", "status": 409, "detail": "busy", "stream_id": known}
+        await route.fulfill(status=409, json=problem)
+
+    async def hold(route: Route) -> None:
+        follows.set()
+        await go_on.wait()
+        await route.continue_()
+
+    await page.route("**/chat/message", refuse)
+    await page.route("**/v1/follow", hold)
+    await say(page, "/pace 0 me too")
+    await follows.wait()
+    body = {"message": "/pace 0 meanwhile", "thread_id": page.url.rpartition("=")[2]}
+    assert (await server.http.post("/v1/chat/message", json=body)).status_code == 200
+    await eventually(lambda: done(server))
+    go_on.set()
+    await expect(page.locator(HUMAN)).to_have_text(["/pace 0 before", "/pace 0 meanwhile"])
+    await is_done(page)
+    assert await source_of(page) == await streamed(server)
+
+
 async def test_a_thread_that_cannot_be_loaded_does_not_look_empty(server: Server, tabs: BrowserContext) -> None:
     page = await tabs.new_page()
     await page.route("**/v1/**", lambda route: route.abort())

@@ -55,7 +55,7 @@ export class Chat {
 
   enter(thread) {
     this.leave();
-    Object.assign(this, { thread, state: "connecting", outcome: undefined, loaded: false, problem: undefined, sending: false, first: undefined });
+    Object.assign(this, { thread, outcome: undefined, loaded: false, problem: undefined, sending: false, first: undefined });
     this.#againMs = AGAIN_FIRST_MS;
     this.turns.clear();
     this.#follow();
@@ -168,6 +168,7 @@ export class Chat {
     const here = this.#visit;
     const mine = (act) => (...facts) => here === this.#visit && act(...facts);
     this.#watch?.close();
+    this.state = "connecting"; // whatever the last watch was: what this one could not see is looked for when it is there
     this.#watch = this.playhead.thread(this.thread, {
       streams,
       onOpen: mine((id, { stream }) => this.#opened(id, stream)),
