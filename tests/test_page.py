@@ -205,6 +205,27 @@ async def test_stop_and_send_says_it_instead_of_the_running_answer(server: Serve
     assert await source_of(page) == await streamed(server)
 
 
+async def test_what_is_typed_behind_a_message_that_is_being_sent_stays(server: Server, tabs: BrowserContext) -> None:
+    page = await opened(tabs, server.url)
+    sending, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        sending.set()
+        await go_on.wait()
+        await route.continue_()
+
+    await page.route("**/chat/message", hold)
+    await say(page, "/pace 0 one")
+    await sending.wait()
+    await page.keyboard.type(" and two")
+    await page.keyboard.press("Enter")  # one after the other
+    go_on.set()
+    await expect(page.locator("#message")).to_have_value(" and two")
+    await expect(page.locator(HUMAN)).to_have_text("/pace 0 one")
+    await page.reload()
+    await expect(page.locator("#message")).to_have_value(" and two")
+
+
 async def test_a_double_click_on_send_does_not_stop(server: Server, tabs: BrowserContext) -> None:
     page = await opened(tabs, server.url)
     await page.fill("#message", LONG)

@@ -69,11 +69,11 @@ async function say(text, { draft = true, supersede = false } = {}) {
   if (!text.trim() || chat.sending) return;
   if (isGone) return note("This chat was deleted; your text is kept.", ["New chat", () => newChat(text)]);
   if (chat.isLive && !supersede) return busy("An answer is being written. Your text is kept.", text, draft);
-  const here = chat.thread;
+  const here = chat.thread, isDraft = draft && composer.text === text;
   note("");
   try {
-    await chat.say(text, { supersede, draft: draft && composer.text === text });
-    if (chat.thread === here && draft) composer.sent(text);
+    await chat.say(text, { supersede, draft: isDraft });
+    if (chat.thread === here && isDraft) composer.sent(text);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     if (chat.thread === here) notSent(error, text, draft);
@@ -98,7 +98,7 @@ function began(text) {
   unsure = undefined;
   note("");
   if (drafts.load(chat.thread).text === text) drafts.drop(chat.thread);
-  composer.sent(text);
+  if (composer.text === text) composer.sent(text); // by now it may be another one that only begins alike
 }
 
 function busy(why, text, draft) {

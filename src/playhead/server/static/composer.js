@@ -38,9 +38,11 @@ export class Composer {
     this.input.focus();
   }
 
-  /** What was sent is taken away; what was typed meanwhile stays. */
+  /** What was sent is taken away; what was typed behind it meanwhile stays, and so does another text. */
   sent(text) {
-    if (this.text === text) this.input.value = "";
+    if (!this.text.startsWith(text)) return;
+    this.input.setRangeText("", 0, text.length); // keeps the caret where it is
+    if (this.text) drafts.save(this.thread, this.text);
     this.fit();
   }
 
