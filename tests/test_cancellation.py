@@ -196,7 +196,7 @@ async def test_p10_cancelling_every_await_leaves_nothing_behind(open_playhead: O
     async def all_settled() -> bool:
         return not await both[0].find(Query(status=Status.CLOSED, settled=False))
 
-    await until(all_settled, 15)
+    await until(all_settled)
     await tidied(*both)
 
 

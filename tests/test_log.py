@@ -409,12 +409,12 @@ def test_the_tables_cover_every_branch(tmp_path: Path) -> None:
     pytest_run = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "table_of", __file__]
     subprocess.run(
         [*coverage, "run", f"--rcfile={os.devnull}", "--branch", f"--include={target}", *pytest_run],
-        env=environment, check=True, timeout=60, capture_output=True,
+        env=environment, check=True, timeout=150, capture_output=True,
     )  # fmt: skip
     report = tmp_path / "coverage.json"
     subprocess.run(
         [*coverage, "json", f"--rcfile={os.devnull}", "-o", report],
-        env=environment, check=True, timeout=60, capture_output=True,
+        env=environment, check=True, timeout=150, capture_output=True,
     )  # fmt: skip
     (covered,) = json.loads(report.read_text())["files"].values()
     assert (covered["missing_lines"], covered["missing_branches"]) == ([], [])

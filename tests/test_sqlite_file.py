@@ -83,7 +83,7 @@ async def test_p12_the_file_is_private(store: SQLiteStore, path: Path) -> None:
 async def test_closing_leaves_one_file_and_nothing_open(tmp_path: Path) -> None:
     path = tmp_path / "streams.db"
     await _make(path)
-    threads, files = _threads(), _open_files()
+    threads, files = _threads(), _open_files(tmp_path)
     for n in range(3):
         await _make(tmp_path / f"other.db {n}")
         store = SQLiteStore(path)
@@ -91,7 +91,7 @@ async def test_closing_leaves_one_file_and_nothing_open(tmp_path: Path) -> None:
         store.renew()
         assert await store.load("s")
         await store.close()
-    assert (_threads(), _open_files()) == (threads, files)
+    assert (_threads(), _open_files(tmp_path)) == (threads, files)
     assert sorted(name for name in os.listdir(tmp_path) if "streams" in name) == ["streams.db", "streams.db-instances"]
     assert os.listdir(tmp_path / "streams.db-instances") == []
 
@@ -99,15 +99,15 @@ async def test_closing_leaves_one_file_and_nothing_open(tmp_path: Path) -> None:
 async def test_a_failed_opening_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "no.db").write_text("this is no database at all, but text" * 100)
     await _error_of_opening(tmp_path / "no.db")
-    threads, files = _threads(), _open_files()
+    threads, files = _threads(), _open_files(tmp_path)
     for _ in range(3):
         await _error_of_opening(tmp_path / "no.db")
-    assert (_threads(), _open_files()) == (threads, files)
+    assert (_threads(), _open_files(tmp_path)) == (threads, files)
 
 
-async def test_a_cancelled_opening_leaves_nothing_open(path: Path) -> None:
+async def test_a_cancelled_opening_leaves_nothing_open(tmp_path: Path, path: Path) -> None:
     await _make(path)
-    threads, files = _threads(), _open_files()
+    threads, files = _threads(), _open_files(tmp_path)
     lock = _locked(path)
     opening = asyncio.create_task(SQLiteStore(path, busy_timeout_s=0.3).open())
     await asyncio.sleep(0)
@@ -115,7 +115,7 @@ async def test_a_cancelled_opening_leaves_nothing_open(path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await opening
     lock.close()
-    assert (_threads(), _open_files()) == (threads, files)
+    assert (_threads(), _open_files(tmp_path)) == (threads, files)
 
 
 @pytest.mark.parametrize(("synchronous", "level"), [("normal", 1), ("full", 2)])
@@ -338,18 +338,19 @@ def _halve(path: Path) -> None:
 
 
 def _threads() -> set[threading.Thread]:
-    return set(threading.enumerate())
+    """The threads of stores: those of other libraries end when they like."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("playhead-sqlite")}
 
 
-def _open_files() -> list[str]:
-    """What the open descriptors of this process are open on."""
+def _open_files(folder: Path) -> list[str]:
+    """What the open descriptors of this process are open on, in this folder: other tests may have left some to gc."""
     found = []
     for descriptor in os.listdir("/proc/self/fd"):
         try:
             found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         except FileNotFoundError:
             continue  # the one that listed them
-    return sorted(name for name in found if "streams.db" in name or "other.db" in name or "no.db" in name)
+    return sorted(name for name in found if str(folder) in name)
 
 
 def test_a_file_that_another_process_is_just_making_is_not_another_programs(

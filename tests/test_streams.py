@@ -584,7 +584,7 @@ async def test_p11_drain(open_playhead: OpenPlayhead) -> None:
     assert (await anext(tail)).text == "c"
     waiting = [asyncio.create_task(anext(tail)), asyncio.create_task(playhead.wait("idle"))]
     await until(lambda: tail.is_waiting)
-    draining = asyncio.create_task(playhead.drain(grace_s=0.5))
+    draining = asyncio.create_task(playhead.drain(grace_s=60))
     for task in waiting:  # readers go at once, not after the sources
         with pytest.raises(Draining):
             await task
@@ -595,7 +595,11 @@ async def test_p11_drain(open_playhead: OpenPlayhead) -> None:
             await call
         assert refused.value.retryable
     quick.go_on.set()
-    await asyncio.wait_for(draining, 15)
+    await finished(other, "quick")
+    assert not draining.done()  # the others may still end by themselves
+    draining.cancel()
+    await asyncio.wait({draining})
+    await asyncio.wait_for(playhead.drain(grace_s=0.1), 15)
     assert idle.ended.is_set()
     assert endless.ended.is_set()
     assert (await other.info("quick")).outcome.kind is OutcomeKind.COMPLETED
