@@ -6,7 +6,8 @@ A `Tab` keeps every call of every handler; `check` compares them with what the s
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Doorman:
 
     Attributes:
         bodies: what was asked for, in order.
+        open_now: how many of those that have asked are being answered.
         instead: the server has no such door, and answers as it does at this path.
         is_mute: what open connections are sent is lost, from now to their end, as when a network goes without a word.
     """
@@ -100,15 +102,17 @@ class Doorman:
         if self.instead is not None:
             await self.app({**scope, "path": self.instead, "raw_path": self.instead.encode()}, receive, send)
             return
-        body = b""
+        body, counted = b"", False
 
         async def seen() -> Message:
-            nonlocal body
+            nonlocal body, counted
             message = await receive()
             if message["type"] == "http.request":
                 body += message.get("body", b"")
                 if not message.get("more_body"):
                     self.bodies.append(json.loads(body))
+                    self.open_now += 1  # together: who counts the open ones finds what each has asked for
+                    counted = True
             return message
 
         is_lost = False
@@ -119,11 +123,10 @@ class Doorman:
             if not is_lost:
                 await send(message)
 
-        self.open_now += 1
         try:
             await self.app(scope, seen, heard)
         finally:
-            self.open_now -= 1
+            self.open_now -= counted
 
 
 @dataclass
@@ -168,9 +171,14 @@ class Tab:
         await eventually(has_it, f"{name} is {state}")
 
     async def until_calls(self, name: str, kind: str, count: int) -> list[list[Any]]:
+        script = """([name, kind, count]) => {
+            const calls = record.calls.filter((call) => call[0] === name && call[1] === kind);
+            return calls.length >= count ? calls.map((call) => call.slice(1)) : [];
+        }"""
+
         async def there() -> list[list[Any]]:
-            calls = [call for call in await self.calls(name) if call[0] == kind]
-            return calls if len(calls) >= count else []
+            found: list[list[Any]] = await self.page.evaluate(script, [name, kind, count])
+            return found
 
         calls: list[list[Any]] = await eventually(there, f"{count} calls of {kind} for {name}")
         return calls
@@ -207,6 +215,15 @@ async def freeze(page: Page, state: str) -> None:
     """What the browser does with a hidden tab, and a laptop that sleeps with all of them."""
     session = await page.context.new_cdp_session(page)
     await session.send("Page.setWebLifecycleState", {"state": state})
+
+
+@contextlib.contextmanager
+def kept_port() -> Iterator[int]:
+    """A port that nobody else is given while no server listens on it: held by a socket that does not listen either."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # both must say so, and servers do
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from chat_page import LONG, MARK, PAGE_TESTS, is_done, longer_than, opened, say
+from chat_page import AI, LONG, MARK, NOTE, PAGE_TESTS, is_done, longer_than, opened, say
 from openai_server import Answer, OpenAIServer
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from running_server import Server, eventually, serving
@@ -24,6 +24,11 @@ async def found_by_axe(page: Page) -> list[str]:
         for each in violations
         if each["impact"] in SERIOUS
     ]
+
+
+async def sent(page: Page) -> None:
+    """The page has the server's answer to a message: it has gone to its end, and hears Enter again."""
+    await expect(page.locator("#message")).to_have_value("")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -71,9 +76,13 @@ async def test_axe_finds_nothing_serious_when_things_go_wrong(
     await expect(page.locator(".mark.failed")).to_be_visible()
     await page.click(".tool summary")
     found["failed"] = await found_by_axe(page)
+    await sent(page)
     await say(page, LONG)
+    await sent(page)
+    await expect(page.locator(AI)).to_have_count(2)
     await longer_than(page, 20)
     await say(page, "too early")
+    await expect(page.locator(NOTE)).to_be_visible()
     found["busy"] = await found_by_axe(page)
     await page.click("#send")
     await expect(page.locator(MARK)).to_have_count(2)
@@ -118,6 +127,8 @@ async def test_who_reads_further_up_is_not_pulled_down(server: Server, tabs: Bro
     await say(page, "/pace 0 /long 3000")
     await is_done(page)
     await say(page, LONG)
+    await sent(page)
+    await expect(page.locator(AI)).to_have_count(2)
     await longer_than(page, 20)
     scroller = page.locator("#scroll")
     await eventually(lambda: scroller.evaluate("(main) => main.scrollTop > 1000"), "all that was said is drawn")

@@ -21,6 +21,7 @@ from chat_page import (
     streamed,
 )
 from cutting_proxy import cutting_proxy
+from following import kept_port
 from playwright.async_api import BrowserContext, Page, Request, Route, expect
 from running_server import Server, ServerProcess, eventually, serving
 
@@ -81,7 +82,8 @@ async def test_a_second_tab_follows_and_each_shows_what_the_other_says(server: S
     assert two.url == one.url
     await expect(two.locator(HUMAN)).to_have_text(LONG)
     await two.click("#send")
-    await expect(one.locator(MARK)).to_contain_text("Stopped")
+    for page in (one, two):
+        await expect(page.locator(MARK)).to_contain_text("Stopped")
     await say(two, "/pace 5 and now from the second tab")
     await expect(one.locator(HUMAN).last).to_have_text("/pace 5 and now from the second tab")
     await expect(one.locator(AI)).to_have_count(2)
@@ -222,10 +224,15 @@ async def test_eventsource_comes_back_by_itself_with_its_last_event_id(tmp_path:
         path = f"/v1/streams/{started.json()['stream_id']}"
         page = await opened(tabs, f"http://127.0.0.1:{proxy.port}/docs")
         await page.evaluate(EVENT_SOURCE, path)
-        for _ in range(2):
+
+        def asked() -> list[str]:
+            return [head for head in proxy.heads if head.startswith(f"GET {path}")]
+
+        for number in range(2):
             had = await page.evaluate("() => window.offsets.length")
             await page.wait_for_function("(had) => window.offsets.length > had + 30", arg=had)
             proxy.cut()
+            await eventually(lambda: len(asked()) == number + 2, "it has come back")  # noqa: B023
         had = await page.evaluate("() => window.offsets.length")
         await page.wait_for_function("(had) => window.offsets.length > had + 30", arg=had)
         await server.http.post(f"{path}/cancel")
@@ -233,9 +240,7 @@ async def test_eventsource_comes_back_by_itself_with_its_last_event_id(tmp_path:
         offsets = await page.evaluate("() => window.offsets")
         assert offsets == list(range(1, len(offsets) + 1))
         assert await page.evaluate("() => window.text") == await streamed(server)
-        followed = [head for head in proxy.heads if head.startswith(f"GET {path}")]
-        assert len(followed) == 3
-        assert ["last-event-id: 1." in head.lower() for head in followed] == [False, True, True]
+        assert ["last-event-id: 1." in head.lower() for head in asked()] == [False, True, True]
 
 
 EVENT_SOURCE = """(path) => {
@@ -253,26 +258,27 @@ EVENT_SOURCE = """(path) => {
 
 @pytest.mark.crash
 async def test_after_kill_9_the_open_page_says_interrupted_and_goes_on(tmp_path: Path, tabs: BrowserContext) -> None:
-    with ServerProcess(tmp_path) as first:
-        page = await opened(tabs, first.url)
-        await say(page, LONG)
-        shown = await longer_than(page, 200)
-        first.kill()
-    await expect(page.locator("#connection")).to_have_text("reconnecting…")
-    with ServerProcess(tmp_path, port=first.port) as second:
-        await expect(page.locator(MARK)).to_contain_text("Interrupted")
-        await expect(page.locator("#connection")).to_have_text("interrupted")
-        assert (await source_of(page)).startswith(shown)
-        kept = await source_of(page)
-        await page.reload()
-        await expect(page.locator(MARK)).to_contain_text("Interrupted")
-        assert await source_of(page) == kept
-        await say(page, "/pace 0 and on we go")
-        await expect(page.locator(AI)).to_have_count(2)
-        await is_done(page)
-        await expect(page.locator("#connection")).to_have_text("ready")
-        assert "demo model" in await source_of(page)
-        assert second.process.poll() is None
+    with kept_port() as port:
+        with ServerProcess(tmp_path, port=port) as first:
+            page = await opened(tabs, first.url)
+            await say(page, LONG)
+            shown = await longer_than(page, 200)
+            first.kill()
+        await expect(page.locator("#connection")).to_have_text("reconnecting…")
+        with ServerProcess(tmp_path, port=port) as second:
+            await expect(page.locator(MARK)).to_contain_text("Interrupted")
+            await expect(page.locator("#connection")).to_have_text("interrupted")
+            assert (await source_of(page)).startswith(shown)
+            kept = await source_of(page)
+            await page.reload()
+            await expect(page.locator(MARK)).to_contain_text("Interrupted")
+            assert await source_of(page) == kept
+            await say(page, "/pace 0 and on we go")
+            await expect(page.locator(AI)).to_have_count(2)
+            await is_done(page)
+            await expect(page.locator("#connection")).to_have_text("ready")
+            assert "demo model" in await source_of(page)
+            assert second.process.poll() is None
 
 
 async def test_a_stream_that_was_deleted_leaves_the_thread_as_it_is_known(server: Server, tabs: BrowserContext) -> None:
@@ -359,8 +365,22 @@ async def test_a_thread_that_cannot_be_loaded_does_not_look_empty(server: Server
     await expect(page.locator("#connection")).to_have_text("reconnecting…")
     await expect(page.locator("#empty")).to_be_hidden()
     await expect(page.locator("#list-status")).to_contain_text("could not be loaded")
-    await page.unroute("**/v1/**")
+    held: list[str] = []
+    go_on = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        held.append(route.request.url)
+        await go_on.wait()
+        await route.continue_()
+
+    def loads() -> int:
+        return sum("/v1/thread?" in url for url in held)
+
+    await page.route("**/v1/**", hold)
+    await eventually(lambda: loads() == 1, "it tries again by itself")  # while that hangs it does not once more
     await page.click("#trouble >> text=Try now")
+    await eventually(lambda: loads() == 2, "it tries at once when it is told")
+    go_on.set()
     await expect(page.locator("#connection")).to_have_text("ready")
     await expect(page.locator("#trouble")).to_be_hidden()
     await expect(page.locator("#empty")).to_be_visible()

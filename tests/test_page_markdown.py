@@ -1,11 +1,10 @@
 """The page's Markdown in a real Chromium: what it draws, that nothing in it runs, that it streams."""
 
 import json
-from typing import Any
 
 import pytest
 from chat_page import PAGE_TESTS, bare
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext, CDPSession, Page
 
 pytest_plugins = ["page_fixtures"]
 pytestmark = PAGE_TESTS
@@ -161,17 +160,12 @@ async def test_streamed_in_any_pieces_it_ends_up_as_if_drawn_at_once(tabs: Brows
     assert await page.evaluate(STREAM_ANYHOW, {"seed": 7, "rounds": 2500}) is None
 
 
-LABOUR = """async ({ text, size }) => {
+LABOUR = """async (text) => {
     const { Markdown } = await import("/static/markdown.js");
-    const view = new Markdown(document.body.appendChild(document.createElement("div")));
-    let longest = 0;
-    for (let at = 0; at < text.length; at += size) {
-        view.append(text.slice(at, at + size));
-        const begun = performance.now();
-        view.draw();
-        longest = Math.max(longest, performance.now() - begun);
-    }
-    return { longest, source: view.source };
+    const view = new Markdown(document.createElement("div"));
+    view.append(text);
+    view.draw();
+    return view.source;
 }"""
 UNIT = 100_000
 HEAVY = {
@@ -192,12 +186,27 @@ HEAVY = {
 }
 
 
+LABOUR_MAX_S = 1.5
+
+
+async def worked_s(devtools: CDPSession) -> float:
+    """How long the page's thread has worked: in time of the processor, so that other programs do not count."""
+    told = (await devtools.send("Performance.getMetrics"))["metrics"]
+    return float(next(each["value"] for each in told if each["name"] == "ThreadTime"))
+
+
 async def test_hostile_texts_cost_no_more_than_long_ones(tabs: BrowserContext) -> None:
     page = await bare(tabs)
+    devtools = await tabs.new_cdp_session(page)
+    await devtools.send("Performance.enable")
     for name, text in HEAVY.items():
-        told: dict[str, Any] = await page.evaluate(LABOUR, {"text": text, "size": len(text)})
-        assert told["source"] == text
-        assert told["longest"] < 1500, name  # quadratic ones take minutes
+        for _ in range(3):  # a busy machine makes one slow; what is quadratic is slow every time
+            before = await worked_s(devtools)
+            assert await page.evaluate(LABOUR, text) == text
+            spent = await worked_s(devtools) - before
+            if spent < LABOUR_MAX_S:
+                break
+        assert spent < LABOUR_MAX_S, name  # quadratic ones take minutes
 
 
 async def test_the_source_stays_as_it_came(tabs: BrowserContext) -> None:

@@ -286,7 +286,7 @@ async def test_a_list_that_cannot_be_loaded_says_so(server: Server, tabs: Browse
 
     await page.route("**/v1/threads?*", refuse)
     await page.goto(server.url)
-    await eventually(lambda: refused == 2)  # at first, and when the connection was there
+    await eventually(lambda: refused >= 2)  # at first, and when the connection was there
     await expect(page.locator("#list-status")).to_contain_text("could not be loaded. <b>the disk is full.")
     await page.unroute("**/v1/threads?*")
     await page.click("#list-status >> text=Try again")

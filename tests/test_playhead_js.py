@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -357,13 +358,17 @@ async def test_cut_connections_lose_and_repeat_nothing(tmp_path: Path, context: 
         tab = await Tab.open(context, f"http://127.0.0.1:{proxy.port}")
         await tab.watch("w", "stream", stream.stream_id)
         await tab.watch("t", "thread", "t")
+
+        async def losses(count: int) -> bool:
+            return (await tab.states("w")).count("reconnecting") >= count  # it is back soon
+
         async with speaking(stream, other):
-            for _ in range(5):
+            for cut in range(5):
                 had = await tab.last_offset("w", stream.stream_id)
                 await tab.until_offset("w", stream.stream_id, had + 20)
                 await tab.until_offset("t", other.stream_id, had + 20)
                 proxy.cut()
-                await tab.until_state("w", "reconnecting")
+                await eventually(partial(losses, cut + 1), "the cut is noticed")
         await tab.until_state("w", "closed")
         await tab.until_calls("t", "close", 1)
         await tab.check("w", stream, closed="completed")
@@ -371,6 +376,14 @@ async def test_cut_connections_lose_and_repeat_nothing(tmp_path: Path, context: 
 
 
 async def test_offline_is_shown_and_left_at_once(door: Door, context: BrowserContext) -> None:
+    await context.add_init_script("""
+        globalThis.underWay = 0;
+        const real = fetch;
+        globalThis.fetch = (...words) => {
+            underWay += 1;
+            return real(...words).finally(() => underWay -= 1);
+        };
+    """)
     stream = await door.speaker()
     tab = await Tab.open(context, door.url)
     await tab.watch("w", "stream", stream.stream_id)
@@ -380,7 +393,16 @@ async def test_offline_is_shown_and_left_at_once(door: Door, context: BrowserCon
             await tab.until_state("w", "offline")
             await asyncio.sleep(4)  # attempts fail meanwhile, and waits grow
             assert await tab.state("w") == "offline"
-        await asyncio.wait_for(tab.until_state("w", "live"), 1.5)
+            # The first listener comes before playhead's own, the second after it. An attempt may be under way already.
+            await tab.page.evaluate("""() => {
+                let isBack;
+                addEventListener("online", () => { isBack = record.watches.w.state !== "offline"; }, true);
+                globalThis.atOnce = new Promise((tell) => {
+                    addEventListener("online", () => tell(isBack || underWay > 0));
+                });
+            }""")
+        assert await tab.page.evaluate("() => atOnce")
+        await tab.until_state("w", "live")
     await tab.until_state("w", "closed")
     await tab.check("w", stream, closed="completed")
 
@@ -390,9 +412,10 @@ async def test_a_connection_that_says_nothing_is_given_up(door: Door, context: B
     tab = await Tab.open(context, door.url, stallAfterMs=1500)
     await tab.watch("w", "stream", stream.stream_id)
     await tab.until_state("w", "live")
+    asked = len(door.doorman.bodies)
     door.doorman.is_mute = True
     stream.say("into the void")
-    await eventually(lambda: len(door.doorman.bodies) == 2)
+    await eventually(lambda: len(door.doorman.bodies) > asked)
     door.doorman.is_mute = False
     await tab.until_offset("w", stream.stream_id, 1)
     assert "reconnecting" in await tab.states("w")
