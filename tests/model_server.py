@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-WAIT_LIMIT_S = 10.0
+WAIT_LIMIT_S = 60.0
 
 
 @dataclass

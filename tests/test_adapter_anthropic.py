@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from anthropic import Anthropic, AsyncAnthropic
 from anthropic.types import RawContentBlockDeltaEvent
-from provider_fixtures import make_store  # noqa: F401 - a fixture
+from provider_fixtures import make_store, patient_playhead  # noqa: F401 - fixtures
 from provider_server import Cut, ProviderServer, message_events
 from streaming import finished, follow, has_stored
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
-from provider_fixtures import make_store  # noqa: F401 - a fixture
+from provider_fixtures import make_store, patient_playhead  # noqa: F401 - fixtures
 from provider_server import Cut, ProviderServer, chat_chunks
 from streaming import finished, follow, has_stored
 

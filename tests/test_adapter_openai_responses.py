@@ -8,12 +8,20 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseTextDeltaEvent
-from provider_fixtures import make_store  # noqa: F401 - a fixture
+from provider_fixtures import make_store, patient_playhead  # noqa: F401 - fixtures
 from provider_server import RESPONSE_ID, USAGE, Cut, ProviderServer, response_events
 from streaming import finished, follow, has_stored, until
 
 from playhead import Event, OutcomeKind, Playhead
-from playhead.adapters.openai import openai_responses, patience, response_event_of, resume_response, text_of, usage_of
+from playhead.adapters.openai import (
+    background,
+    openai_responses,
+    patience,
+    response_event_of,
+    resume_response,
+    text_of,
+    usage_of,
+)
 
 WORDS = [f"word{number} é日🛹 " for number in range(40)]
 KEY = "sk-test-0123456789abcdef"
@@ -23,6 +31,12 @@ KEY = "sk-test-0123456789abcdef"
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(patience, "RETRY_MAX_S", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def _long_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cancel does at the provider is not cut short where the machine stalls."""
+    monkeypatch.setattr(background, "_STOP_S", 60.0)
 
 
 @pytest.fixture
@@ -167,7 +181,19 @@ async def test_an_attach_that_is_refused_for_good_fails_the_stream(
     )
 
 
-async def test_patience_ends(playhead: Playhead, client: AsyncOpenAI, server: ProviderServer) -> None:
+async def test_patience_ends(
+    playhead: Playhead, client: AsyncOpenAI, server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only the pauses count as time, so that a machine that stalls does not use patience up.
+    real, spent_s = patience.Patience.pause_s, 0.0
+
+    def counted(self: patience.Patience, error: Exception, **_: float) -> float | None:
+        nonlocal spent_s
+        pause_s = real(self, error, opened_at=spent_s, now=spent_s)
+        spent_s += pause_s or 0.0
+        return pause_s
+
+    monkeypatch.setattr(patience.Patience, "pause_s", counted)
     server.serve(Cut(5), *[Cut(0)] * 200)
     info = await playhead.start(ask(client, patience_s=0.3))
     assert numbers(await follow(playhead, info.stream_id)) == [0, 1, 2, 3, 4]
@@ -242,7 +268,7 @@ async def test_a_cancel_in_a_pause_cancels_the_response(
     assert KEY not in caplog.text
     await playhead.cancel(info.stream_id)
     assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.CANCELLED
-    assert len(server.asked("/cancel")) == 1
+    await server.until(lambda: len(server.asked("/cancel")) == 1)
 
 
 async def test_a_provider_that_does_not_take_the_cancel_does_not_hold_the_stream(
