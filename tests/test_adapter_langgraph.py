@@ -20,16 +20,23 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 from openai_server import Answer, OpenAIServer, ToolCall
-from provider_fixtures import make_store  # noqa: F401 - a fixture
-from streaming import finished, follow, has_stored, say
+from provider_fixtures import make_store, patient_playhead  # noqa: F401 - fixtures
+from streaming import finished, follow, has_stored, say, until
 
 from playhead import Event, OutcomeKind, Playhead
-from playhead.adapters.langgraph import GraphPart, part_of, recorded, start_graph, stream_graph, text_of
+from playhead.adapters.langgraph import GraphPart, part_of, recorded, running, start_graph, stream_graph, text_of
 from playhead.adapters.langgraph.partial import PARTIAL
 from playhead.adapters.langgraph.tool_calls import INTERRUPTED
 
 T: RunnableConfig = {"configurable": {"thread_id": "t1"}}
 ALL_MODES = ["messages", "updates", "custom", "values"]
+
+
+@pytest.fixture(autouse=True)
+def _long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stopped run had said is kept, and checkpoints are waited for, however long the machine stalls."""
+    monkeypatch.setattr(running, "_KEEP_S", 60.0)
+    monkeypatch.setattr(running, "_STORED_S", 60.0)
 
 
 @pytest.fixture
@@ -226,6 +233,113 @@ async def test_context_and_durability_reach_the_graph(playhead: Playhead) -> Non
     options = {"context": {"name": "Ann"}, "durability": "sync"}
     info = await start_graph(playhead, compiled, {"messages": [("user", "x")]}, T, graph_options=options)
     assert said(await follow(playhead, info.stream_id)) == "Hello Ann"
+
+
+# ------------------------------------------------------------------------- what is shown is in the thread
+
+
+class HeldSaver(InMemorySaver):
+    """A checkpointer that does not get a step stored before it is let go."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._held_step = step
+        self.let_go = asyncio.Event()
+
+    async def aput(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> RunnableConfig:
+        if metadata["step"] == self._held_step:
+            await self.let_go.wait()
+        return await super().aput(config, checkpoint, metadata, new_versions)
+
+
+def speaking_graph(saver: Any, spoken: list[str]) -> Any:
+    """Two nodes that say a word each, one event of the mode ``custom``."""
+
+    def node(word: str) -> Any:
+        async def speak(state: MessagesState) -> dict[str, Any]:
+            get_stream_writer()(word)
+            spoken.append(word)
+            return {"messages": [AIMessage(word)]}
+
+        return speak
+
+    builder = StateGraph(MessagesState).add_node("first", node("one")).add_node("second", node("two"))
+    return builder.add_edge(START, "first").add_edge("first", "second").compile(saver)
+
+
+ASKED = {"messages": [("user", "Hello")]}
+
+
+@pytest.mark.parametrize("held_step", [0, 1])
+async def test_nothing_of_a_step_is_shown_before_what_it_answers_is_stored(playhead: Playhead, held_step: int) -> None:
+    """Else, when the process is killed right then, readers have an answer whose question is in no thread."""
+    saver, spoken = HeldSaver(held_step), list[str]()
+    graph = speaking_graph(saver, spoken)
+    info = await start_graph(playhead, graph, ASKED, T, "custom")
+    await has_stored(playhead, info.stream_id, held_step)
+    await until(lambda: len(spoken) > held_step)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(has_stored(playhead, info.stream_id, held_step + 1), 0.5)
+    saver.let_go.set()
+    assert [part_of(event).data for event in await follow(playhead, info.stream_id)] == ["one", "two"]
+    assert await thread(graph) == [("human", "Hello"), ("ai", "one"), ("ai", "two")]
+
+
+async def test_a_checkpoint_that_does_not_get_stored_does_not_hold_the_answer_for_ever(
+    playhead: Playhead, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running, "_STORED_S", 0.05)
+    saver = HeldSaver(0)
+    info = await start_graph(playhead, speaking_graph(saver, []), ASKED, T, "custom")
+    await has_stored(playhead, info.stream_id, 1)
+    assert "the checkpoint of a graph is not stored after 0.05 s" in caplog.text
+    saver.let_go.set()
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.COMPLETED
+
+
+async def test_whoever_chooses_a_durability_has_it(playhead: Playhead) -> None:
+    saver = HeldSaver(0)
+    options = {"durability": "async"}
+    info = await start_graph(playhead, speaking_graph(saver, []), ASKED, T, "custom", graph_options=options)
+    await has_stored(playhead, info.stream_id, 1)
+    saver.let_go.set()
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.COMPLETED
+
+
+async def test_a_cancel_before_the_question_is_stored_leaves_the_question(playhead: Playhead) -> None:
+    saver, spoken = HeldSaver(0), list[str]()
+    graph = speaking_graph(saver, spoken)
+    info = await start_graph(playhead, graph, ASKED, T, "custom")
+    await until(lambda: bool(spoken))
+    await playhead.cancel(info.stream_id)
+    saver.let_go.set()
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.CANCELLED
+    state = await graph.aget_state(T)
+    assert (await thread(graph))[0] == ("human", "Hello")
+    assert state.next == ()
+
+
+@pytest.mark.parametrize("how", ["as a node", "from a node's code"])
+async def test_a_subgraph_that_keeps_nothing_runs_like_any_other(
+    playhead: Playhead, server: OpenAIServer, model: ChatOpenAI, how: str
+) -> None:
+    """LangGraph has such a one fail under ``durability="sync"``."""
+    builder = StateGraph(MessagesState).add_node("ask", chat_graph(model, saver=False))
+    if how == "from a node's code":
+        inner = chat_graph(model, saver=False)
+
+        async def ask(state: MessagesState) -> dict[str, Any]:
+            return {"messages": (await inner.ainvoke(state))["messages"]}
+
+        builder = StateGraph(MessagesState).add_node("ask", ask)
+    graph = builder.add_edge(START, "ask").compile(InMemorySaver())
+    info = await start_graph(playhead, graph, ASKED, T)
+    assert said(await follow(playhead, info.stream_id)) == "Hello world"
+    assert (await finished(playhead, info.stream_id)).kind is OutcomeKind.COMPLETED
+    assert await thread(graph) == [("human", "Hello"), ("ai", "Hello world")]
+
+
+# ------------------------------------------------------------------------------------------ events of others
 
 
 async def test_events_of_others_are_no_parts(playhead: Playhead) -> None:

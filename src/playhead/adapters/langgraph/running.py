@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.pregel import Pregel
 from langgraph.types import Command, StreamMode
 
 from playhead.adapters.provider_errors import ProviderError, without_secrets
@@ -20,7 +21,10 @@ from .parts import MESSAGES, GraphPart, part_of, recorded
 
 MODES: tuple[StreamMode, ...] = ("messages", "updates", "custom")
 _METADATA = "langgraph"
+_STEPS: StreamMode = "checkpoints"
 _KEEP_S = 3.0
+_STORED_S = 10.0
+_LOOK_AGAIN_S = 0.005
 
 logger = logging.getLogger("playhead")
 
@@ -83,7 +87,9 @@ async def start_graph(
         subgraphs: record what happens in subgraphs too; each event tells its ``ns``.
         keeps_partial: a run that is stopped (cancel, shutdown) leaves what it said in the thread's state, and an
             answer to each open tool call. A run that failed or died can still be taken up again (input None); the
-            next run that begins with a new input first keeps what it had said.
+            next run that begins with a new input first keeps what it had said. For that nothing of a step is recorded
+            before the checkpoint it began from is stored, which reads the state once per step. With a ``durability`` of
+            your own only "sync" does as much, without that reading.
         graph_options: more of ``graph.astream``: ``context``, ``durability``, ``interrupt_before`` …
         start: of ``Playhead.start``: ``stream_id``, ``owner``, ``idempotency_key``, ``metadata``, ``supersede`` …
     The metadata of each message holds what is in ``config["configurable"]``: readers see it, so keep secrets out.
@@ -99,19 +105,29 @@ async def start_graph(
     async def source() -> AsyncGenerator[Draft]:
         if keeps_partial and config is not None and input is not None and not isinstance(input, Command):
             await _keep_left(playhead, graph, config, start)
+        options = graph_options or {}
+        modes = [stream_mode] if isinstance(stream_mode, str) else list(stream_mode)
+        waits = keeps_partial and _stores_behind(graph, options)
         parts = stream_graph(
             graph,
             input,
             config,
-            stream_mode=stream_mode,
+            stream_mode=[*modes, _STEPS] if waits else modes,
             subgraphs=subgraphs,
             keeps_partial=keeps_partial,
-            **(graph_options or {}),
+            **options,
         )
+        begun_from: RunnableConfig | None = None
         async with aclosing(parts):
             try:
                 async for part in parts:
-                    yield recorded(part)
+                    if waits and part.mode == _STEPS and not part.ns:
+                        begun_from = part.data["config"]
+                    if part.mode in modes:
+                        if begun_from is not None:
+                            await _stored(graph, begun_from)
+                            begun_from = None
+                        yield recorded(part)
             except Exception as error:
                 text = f"{type(error).__name__}: {error}"
                 if (said := without_secrets(text)) == text:
@@ -119,6 +135,31 @@ async def start_graph(
                 raise ProviderError(said) from None  # providers repeat keys in their refusals
 
     return await playhead.start(source, **start)
+
+
+def _stores_behind(graph: Graph, options: dict[str, Any]) -> bool:
+    """Does the graph store a step's checkpoint while the next step runs already, as nobody said otherwise?"""
+    chosen = options.keys() & {"durability", "checkpoint_during"}
+    return isinstance(graph, Pregel) and bool(graph.checkpointer) and not chosen
+
+
+async def _stored(graph: Graph, checkpoint: RunnableConfig) -> None:
+    """Wait until a checkpoint of a run is stored: what people read must not outlive the question it answers.
+
+    ``durability="sync"`` would do the same, but subgraphs inherit it, and one without a checkpointer
+    (``checkpointer=False``) then fails: LangGraph waits for a checkpoint that it never has (1.2.22).
+    """
+    try:
+        async with asyncio.timeout(_STORED_S):
+            while True:
+                # Ids of checkpoints rise with time.
+                newest = (await graph.aget_state(latest(checkpoint) or checkpoint)).config
+                if newest["configurable"].get("checkpoint_id", "") >= checkpoint["configurable"]["checkpoint_id"]:
+                    return
+                await asyncio.sleep(_LOOK_AGAIN_S)
+    except TimeoutError:
+        # Whoever writes it has failed, then the run will say so; or is very slow, and people wait for their answer.
+        logger.warning("the checkpoint of a graph is not stored after %g s; its answer goes on", _STORED_S)
 
 
 async def _keep_left(playhead: Playhead, graph: Graph, config: RunnableConfig, start: dict[str, Any]) -> None:
