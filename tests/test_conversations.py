@@ -360,9 +360,10 @@ async def test_what_a_cancelled_caller_began_is_carried_out(threads: Threads) ->
     go_on.set()
     await blocking
     assert settling.cancelled()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not await shown(threads):
         assert time.monotonic() < until
+        await asyncio.sleep(0.01)
 
 
 OPENER = """
@@ -401,7 +402,7 @@ async def test_processes_that_open_a_fresh_database_and_settle_the_same_streams_
             assert opener.stdin is not None
             opener.stdin.write("go\n")
             opener.stdin.flush()
-        assert [await asyncio.to_thread(opener.wait, 20) for opener in openers] == [0, 0, 0]
+        assert [await asyncio.to_thread(opener.wait, 120) for opener in openers] == [0, 0, 0]
     finally:
         for opener in openers:
             opener.kill()
@@ -489,13 +490,16 @@ async def test_processes_killed_while_they_settle_lose_nothing_that_was_acknowle
         for name in ("one", "two")
     ]
     acknowledged = {}
-    for name, settler in zip(("one", "two"), settlers, strict=True):
-        assert settler.stdout is not None
-        lines = [await asyncio.to_thread(settler.stdout.readline) for _ in range(20)]
-        settler.kill()
-        acknowledged[name] = int((lines + settler.stdout.read().split())[-1])
-        settler.stdout.close()
-        settler.wait(60)
+    try:
+        for name, settler in zip(("one", "two"), settlers, strict=True):
+            assert settler.stdout is not None
+            lines = [await asyncio.to_thread(settler.stdout.readline) for _ in range(20)]
+            settler.kill()
+            acknowledged[name] = int((lines + settler.stdout.read().split())[-1])
+    finally:
+        for settler in settlers:
+            settler.kill()
+            settler.communicate()
     async with open_threads(url) as threads:
         found = await threads.entries("t", owner=ANN)
         per_stream: dict[str | None, list[str]] = {}
@@ -632,7 +636,7 @@ async def test_connections_that_postgresql_ended_are_replaced(database: str) -> 
         await asyncio.gather(*(threads.touch(f"t{number}", owner=ANN) for number in range(20)))
         with psycopg.connect(database, autocommit=True) as connection:
             ended = connection.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
             ).fetchall()
         assert ended

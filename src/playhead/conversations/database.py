@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,7 +100,11 @@ async def open_threads(url: str) -> AsyncIterator[Threads]:
         await asyncio.to_thread(_check_file, parsed)
     database = Database(_engine(parsed))
     try:
-        await database.write(_migrate)
+        if await database.read(_version) != HEAD:
+            # Imported here: a database that is ready need not wait for it. And before the lock is taken: whoever waits
+            # for that gives up after a while.
+            await asyncio.to_thread(import_module, "alembic.command")
+            await database.write(_migrate)
         yield Threads(database)
     finally:
         await asyncio.shield(asyncio.to_thread(database.close))
@@ -186,16 +191,21 @@ def _check_file(url: URL) -> None:
         raise named(error, path) from error
 
 
+def _version(connection: Connection) -> str | None:
+    """The version of the tables; None where there are none yet."""
+    if not connection.dialect.has_table(connection, VERSION_TABLE):
+        return None
+    found: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    return found
+
+
 def _migrate(connection: Connection) -> None:
     """Bring the tables to the newest version; of several processes one does it, the others wait."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-    found = None
-    if connection.dialect.has_table(connection, VERSION_TABLE):
-        found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    found = _version(connection)
     if found == HEAD:
         return
-    # Imported here: a database that is ready need not wait for it.
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
