@@ -352,6 +352,8 @@ async def test_a_write_that_is_refused_after_a_cancel_is_no_mishap(
     saver: FencedSaver, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As when a thread is deleted under a reply: nobody waits for the refusal, and nobody is alarmed by it."""
+    gc.collect()
+    caplog.clear()  # of what earlier tests left behind
     stale = await put(saver, AT_T)
     await put(saver, stale)
     putting = asyncio.create_task(put(saver, stale))

@@ -88,7 +88,7 @@ async def test_the_message_is_stored_before_the_answer_to_it_begins(server: Serv
 
 async def test_a_running_answer_is_not_in_the_thread_not_even_its_first_step(server: Server) -> None:
     # With a tool the graph has stored a first part of the answer while the second part is on its way.
-    started = await said(server, "/pace 0 /tool /long 20000")
+    started = await said(server, "/pace 5 /tool /long 20000")
     reached = eventually(lambda: _has_tool_result(server, started["stream_id"]))
     await reached
     [human] = await turns(server, started["thread_id"])
