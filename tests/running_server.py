@@ -28,6 +28,7 @@ from playhead.server.settings import Settings
 from playhead.streams import Playhead
 
 WAIT_S = 60.0
+START_S = 120.0
 
 
 def settings(**given: Any) -> Settings:
@@ -165,7 +166,7 @@ class ServerProcess:
         self._told = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        told = self._told.wait(WAIT_S)
+        told = self._told.wait(START_S)
         found = re.search(r"Playhead is at (http://\S+|unix:\S+)", self.output)
         if not told or found is None:
             self.__exit__()

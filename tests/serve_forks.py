@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-START_S = 60.0
+START_S = 120.0
 LOG = "serve.log"
 IMPORTED = (
     *("playhead.cli", "playhead.cli.serve", "playhead.server.serve", "playhead.stores.redis", "uvloop", "httptools"),
