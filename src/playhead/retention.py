@@ -7,8 +7,8 @@ clock jumped, and after our own renewals came late (the store was away), every i
 that it is alive; until then only deaths that the operating system proves count. A process never sweeps itself.
 
 Nobody watches (P3). Readers elsewhere are known by what their processes store now and then; the store may be away for
-them, or they may be held up, at the same time as for us. So silence is counted pass by pass, and begins anew when our
-own renewals came late.
+them, or they may be held up, at the same time as for us. So silence is counted pass by pass; and after our own renewals
+came late, others get the time that they need to show that they are alive, a full lease.
 """
 
 import asyncio
@@ -200,7 +200,8 @@ class Housekeeper:
 
     async def cancel_unwatched(self) -> None:
         """Tell others that we watch, and cancel our streams that nobody watched for too long (P3)."""
-        now, steady_s = self._monotonic(), self._monotonic() - self._steady_since()
+        now = self._monotonic()
+        steady_s = now - self._steady_since()
         for stream_id, feed in list(self._readers.feeds.items()):
             info = feed.info
             if info and info.is_live and info.unwatched_after_s is not None:
@@ -224,9 +225,10 @@ class Housekeeper:
             counts_s = min(now - self._looked_at, max(after_s / 2, self._tick_s))
             silent_s = silent_s + counts_s if known_at == seen_at else 0.0
             silent[stream_id] = seen_at, silent_s
+            is_steady = steady_s >= min(after_s, self._options.lease_s)
             if info.watched_at is not None:  # that reader may have stayed until it would have been told of again
                 after_s += _tells_every_s(after_s) + self._tick_s
-            if info.is_live and min(self._store.now() - seen_at, silent_s, steady_s) >= after_s:
+            if info.is_live and is_steady and min(self._store.now() - seen_at, silent_s) >= after_s:
                 await self._stored(stream_id, RequestCancel(reason="unwatched"))
         self._silent, self._looked_at = silent, now
 
