@@ -46,7 +46,8 @@ def postgres_server() -> Iterator[str]:
     rules = data / "pg_hba.conf"
     rules.write_text(f"local all +{ASKED} scram-sha-256\n" + rules.read_text())  # the first that matches counts
     server = subprocess.Popen(
-        [binaries / "postgres", "-D", data, "-k", directory, "-c", "listen_addresses=", "-c", "fsync=off"],
+        [binaries / "postgres", "-D", data, "-k", directory, "-c", "listen_addresses=", "-c", "fsync=off",
+         "-c", "max_connections=300"],  # 20 servers and more share it
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory, **user,
     )  # fmt: skip
     try:
