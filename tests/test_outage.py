@@ -530,8 +530,9 @@ async def test_a_client_is_reconnecting_and_stays_connected(kind: str, tmp_path:
 
 @pytest.mark.proves("H10")
 async def test_readers_stay_while_a_real_redis_is_killed_and_started_again(
-    make_redis: Callable[..., RedisServer], tmp_path: Path
+    make_redis: Callable[..., RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("playhead.stores.redis.wire.REPLY_MAX_S", 30.0)  # a slow reply would be one more outage
     redis = make_redis("--appendonly", "yes", "--appendfsync", "always")
     async with serving(tmp_path, store=redis.url) as server:
         source = Scripted("a", "b", then=tuple("cdefgh"))
