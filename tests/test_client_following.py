@@ -1,6 +1,8 @@
 """The pure part of the client: what it makes of answers and bytes, and how long it waits."""
 
+import contextlib
 import json
+import signal
 from itertools import pairwise
 from typing import Any
 
@@ -9,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from playhead import Event, OutcomeKind, PlayheadError, errors
-from playhead.client import BadAnswer, ConnectionLost, Limits, Refused, State, StreamState, Unauthorized
+from playhead.client import BadAnswer, Client, ConnectionLost, Limits, Refused, State, StreamState, Tail, Unauthorized
 from playhead.client.following import FRUITLESS_MAX, Following, wait_s
 from playhead.client.trouble import refusal
 from playhead.errors import CursorInvalid, EventTooLarge, InvalidStreamId, StoreCorrupt, StreamNotFound
+from playhead.model import COMPLETED
 from playhead.sse import problem
 
 LIMITS = Limits()
@@ -95,6 +98,49 @@ def test_what_came_but_was_not_handed_on_is_not_asked_for_again() -> None:
     assert it.cursor == cursor(1)
     assert it.call(0.0).headers["last-event-id"] == cursor(2)
     assert taken(it) == [2]
+
+
+def test_an_interrupt_between_two_steps_loses_nothing_and_repeats_nothing() -> None:
+    """Hundreds of interrupts while events are handed on as fast as can be: wherever Python looks at signals."""
+    last, interrupts, is_reading = 200_000, 0, False
+    got: list[int] = []
+
+    class Interrupt(Exception):
+        pass
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal interrupts, is_reading
+        if is_reading:
+            is_reading = False
+            interrupts += 1
+            raise Interrupt
+
+    it = opened()
+    it._ready.extend((Event(offset, "text", b""), cursor(offset)) for offset in range(1, last + 1))
+    it.received(frame(last + 1, "playhead.close", outcome="completed"), 0.0)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    timer_before = signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)  # it may be the one that ends tests that hang
+    try:
+        with Client("http://127.0.0.1:9") as client:
+            tail = Tail(client, it, None)
+            while len(got) < last:
+                loop = iter(tail)
+                with contextlib.suppress(Interrupt):
+                    is_reading = True
+                    for each in loop:
+                        got.append(each.offset)
+                        is_reading = len(got) < last
+                        if not is_reading:
+                            break
+                assert tail.cursor == (cursor(len(got)) if got else None)
+            assert list(tail) == []
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, *timer_before)
+        signal.signal(signal.SIGALRM, before)
+    assert got == list(range(1, last + 1))
+    assert tail.outcome == COMPLETED
+    assert interrupts > 50
 
 
 # ------------------------------------------------------------------------------- what has come

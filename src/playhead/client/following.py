@@ -119,8 +119,9 @@ class Following:
     def take(self) -> Event | None:
         """The next event, which now counts as handed on."""
         if self._ready:
-            event, cursor = self._ready.popleft()
+            event, cursor = self._ready[0]
             self._handed = (event.offset, cursor)
+            del self._ready[0]  # not a call: after one, a signal may come in before the next line
             return event
         if isinstance(self._end, tuple):
             self.outcome, self._handed = self._end
