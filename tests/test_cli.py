@@ -12,10 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
+import typer
 from running_server import ServerProcess
 from terminal import Terminal
 
-from playhead import Playhead, event
+from playhead import Event, Playhead, event
+from playhead.cli import streams
 
 COMMAND = str(Path(sys.executable).parent / "playhead")
 WAIT_S = 60
@@ -258,6 +260,26 @@ def test_ctrl_c_leaves_with_the_cursor_to_go_on_with(server: ServerProcess) -> N
         assert "demo model" not in rest.text
     assert httpx.get(f"{server.url}/v1/streams/{stream_id}/info").json()["status"] == "live"
     run(server, "cancel", stream_id)
+
+
+def test_ctrl_c_while_an_event_is_printed_gives_the_cursor_before_it(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream_id = recorded(server, "one", b"two", "three")
+    cursors: list[str] = []
+
+    def show(event: Event, cursor: str, **_: Any) -> None:
+        cursors.append(cursor)
+        if len(cursors) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(streams, "_show", show)
+    for after in (None, "the first"):  # in the middle of the second event; and of the first one after a cursor
+        with pytest.raises(typer.Exit) as ended:
+            streams.tail(stream_id, after=after and cursors[0], url=server.url)
+        assert ended.value.exit_code == 130
+        assert capsys.readouterr().err == f"\nplayhead: go on with: playhead tail {stream_id} --after {cursors[0]}\n"
+        del cursors[1:]
 
 
 def test_rm_asks_a_person_first(server: ServerProcess) -> None:

@@ -76,13 +76,15 @@ def tail(
     with asking(url, uds, token) as client:
         name = whole_id(client, stream_id)
         following = client.tail(name, after=after, coalesce=not json, on_state=None if json else _tell_state)
+        shown = after  # not the tail's own cursor: that counts an event as soon as it is here, printed or not
         try:
             with following:
                 for event in following:
                     _show(event, following.cursor, json=json, raw=raw)
+                    shown = following.cursor
         except KeyboardInterrupt:
-            if following.cursor:
-                again = f"playhead tail {one_line(name)} --after {following.cursor}"
+            if shown:
+                again = f"playhead tail {one_line(name)} --after {shown}"
                 print(f"\nplayhead: go on with: {again}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED_BY_KEY) from None
         outcome = following.outcome
