@@ -84,13 +84,14 @@ def complete_id(incomplete: str) -> list[tuple[str, str]]:
     """Recent ids for the shell, quickly or not at all."""
     import httpx
 
-    from playhead.client import Client
+    from playhead.client import Client, Limits
 
     url, uds, token = (os.environ.get(f"PLAYHEAD_{name}") for name in ("URL", "UDS", "TOKEN"))
     transport = httpx.HTTPTransport(uds=uds) if uds else None
+    limits = Limits(connect_s=COMPLETION_MAX_S, call_s=COMPLETION_MAX_S)
     try:
-        with httpx.Client(timeout=COMPLETION_MAX_S, transport=transport) as http:
-            found = Client(url or _default_url(), token=token, http=http).find(limit=50)
+        with httpx.Client(transport=transport) as http:
+            found = Client(url or _default_url(), token=token, http=http, limits=limits).find(limit=50)
     except PlayheadError:
         return []
     return [(one.stream_id, str(one.status)) for one in found if one.stream_id.startswith(incomplete)]
