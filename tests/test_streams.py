@@ -40,7 +40,9 @@ from playhead.errors import (
     StreamIdTaken,
     TooManyLiveStreams,
 )
+from playhead.feed import Feed
 from playhead.log import Command, Create
+from playhead.model import Outcome
 from playhead.store import Applied
 from playhead.stores import open_store
 
@@ -475,6 +477,31 @@ async def test_wait_returns_the_final_state(open_playhead: OpenPlayhead) -> None
     assert await playhead.wait("s") == info
     with pytest.raises(StreamNotFound):
         await playhead.wait("unknown")
+
+
+@pytest.mark.proves("P2.1")
+async def test_p2_who_waits_gets_a_close_that_a_deletion_follows_at_once(
+    open_playhead: OpenPlayhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits may be held up so long that it hears of both at once."""
+    playhead, elsewhere = await open_playhead(), await open_playhead()
+    out = await elsewhere.produce("s")
+    held, wait = asyncio.Event(), Feed.wait
+
+    async def late(feed: Feed, waiter: "asyncio.Future[None]") -> None:
+        await wait(feed, waiter)
+        await held.wait()
+
+    monkeypatch.setattr(Feed, "wait", late)
+    waiting = asyncio.create_task(playhead.wait("s"))
+    await until(lambda: "s" in playhead._readers.feeds and playhead._readers.feeds["s"].waiters != set())
+    feed = playhead._readers.feeds["s"]
+    await out.close()
+    await until(lambda: feed.info is not None and feed.info.outcome is not None)
+    await elsewhere.delete("s")
+    await until(lambda: feed.stale)
+    held.set()
+    assert (await asyncio.wait_for(waiting, 30)).outcome == Outcome(OutcomeKind.COMPLETED)
 
 
 # ---- who may -------------------------------------------------------------------------------------------

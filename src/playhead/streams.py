@@ -520,10 +520,13 @@ class Playhead:
     async def _wait_closed(self, stream_id: str) -> StreamInfo:
         feed = self._readers.attach(stream_id, self, limited=False)
         try:
-            while (await feed.refresh()).is_live:
+            info = await feed.refresh()
+            while info.is_live:
                 self._check_draining()
                 await feed.wait(asyncio.get_running_loop().create_future())
-            info = await feed.refresh()
+                known = feed.info
+                # Before anything is asked: a stream that was deleted right after its close has ended all the same.
+                info = known if known is not None and not known.is_live else await feed.refresh()
             check_readable(info)
             return info
         finally:
