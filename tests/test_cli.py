@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -35,7 +37,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def environment(url: str) -> dict[str, str]:
     # COLUMNS and LINES would say more than the terminal itself.
     keep = {name: value for name, value in os.environ.items() if not name.startswith(("PLAYHEAD_", "COLUMNS", "LINES"))}
-    return {**keep, "PLAYHEAD_URL": url}
+    kind, _, path = url.partition(":")
+    return {**keep, **({"PLAYHEAD_UDS": path} if kind == "unix" else {"PLAYHEAD_URL": url})}
 
 
 def run(server: ServerProcess, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
@@ -49,16 +52,23 @@ def terminal(server: ServerProcess, *arguments: str, columns: int = 80, **env: s
 
 
 def said(server: ServerProcess, message: str) -> str:
-    answer = httpx.post(f"{server.url}/v1/chat/message", json={"message": message})
-    return str(answer.json()["stream_id"])
+    kind, _, path = server.url.partition(":")
+    transport = httpx.HTTPTransport(uds=path) if kind == "unix" else None
+    base_url = "http://localhost" if kind == "unix" else server.url
+    with httpx.Client(base_url=base_url, timeout=WAIT_S, transport=transport) as http:
+        return str(http.post("/v1/chat/message", json={"message": message}).json()["stream_id"])
+
+
+def told_of(server: ServerProcess, stream_id: str) -> dict[str, Any]:
+    return dict(httpx.get(f"{server.url}/v1/streams/{stream_id}/info", timeout=WAIT_S).json())
 
 
 def closed(server: ServerProcess, stream_id: str) -> dict[str, Any]:
     until = time.monotonic() + WAIT_S
-    while (state := httpx.get(f"{server.url}/v1/streams/{stream_id}/info").json())["status"] == "live":
+    while (state := told_of(server, stream_id))["status"] == "live":
         assert time.monotonic() < until
         time.sleep(0.02)
-    return dict(state)
+    return state
 
 
 def recorded(server: ServerProcess, *items: Any, stream_id: str | None = None) -> str:
@@ -79,9 +89,11 @@ def recorded(server: ServerProcess, *items: Any, stream_id: str | None = None) -
 
 
 def test_help_and_version_answer_at_once() -> None:
-    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     version = subprocess.run([COMMAND, "--version"], capture_output=True, timeout=WAIT_S, check=True)
-    assert time.perf_counter() - began < 2
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Time of the processor: what the clock on the wall says depends on what else the machine does.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
     assert version.stdout.startswith(b"playhead ")
     loaded = (
         "import sys, playhead.cli; print(sorted({'fastapi', 'httpx', 'rich.table', 'sqlalchemy'} & sys.modules.keys()))"
@@ -141,15 +153,18 @@ def test_a_dead_servers_streams_end_with_4(tmp_path: Path) -> None:
 
 
 def test_tail_follows_a_server_through_its_restart(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as first:
-        stream_id = said(first, "/pace 5 /long 10000")
-        with terminal(first, "tail", stream_id) as shown:
-            shown.until(lambda: b"demo model" in shown.raw, "the answer")
-            first.kill()
-            shown.shows("connection lost, reconnecting")
-            with ServerProcess(tmp_path, port=first.port):
-                assert shown.ended() == 4
-                shown.shows("interrupted: producer-lost")
+    # On a Unix socket: a port may be somebody else's by the time the second server has started.
+    with tempfile.TemporaryDirectory() as short:  # paths of sockets may not be long
+        path = f"{short}/p.sock"
+        with ServerProcess(tmp_path, "--uds", path) as first:
+            stream_id = said(first, "/pace 5 /long 10000")
+            with terminal(first, "tail", stream_id) as shown:
+                shown.until(lambda: b"demo model" in shown.raw, "the answer")
+                first.kill()
+                shown.shows("connection lost, reconnecting")
+                with ServerProcess(tmp_path, "--uds", path):
+                    assert shown.ended() == 4
+                    shown.shows("interrupted: producer-lost")
 
 
 def test_ls_info_rm_for_scripts(server: ServerProcess) -> None:
@@ -260,7 +275,7 @@ def test_ctrl_c_leaves_with_the_cursor_to_go_on_with(server: ServerProcess) -> N
     with terminal(server, *again[:4]) as rest:
         rest.until(lambda: len(rest.raw) > 20, "more of the answer")
         assert "demo model" not in rest.text
-    assert httpx.get(f"{server.url}/v1/streams/{stream_id}/info").json()["status"] == "live"
+    assert told_of(server, stream_id)["status"] == "live"
     run(server, "cancel", stream_id)
 
 

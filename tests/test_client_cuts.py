@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 from cutting_proxy import HALF_OPEN, PASS, Fate, cutting_proxy
 from running_server import WAIT_S, ServerProcess, eventually, serving
+from streaming import has_stored
 
 from playhead import Event, event
 from playhead.client import AsyncClient, Client, Limits, State
 from playhead.model import COMPLETED, OutcomeKind, draft
 
 CUTS = 1_000
+NOBODY = 1  # a port on which nobody listens
 OWNER = "local"
 QUICK = Limits(stall_s=0.4, backoff_min_s=0.002, backoff_max_s=0.02, asked_max_s=0.002)
-# Twelve at once: who is too quick to give up keeps all from coming through
+# Twelve at once, or beside processes that start: who is too quick to give up keeps all from coming through
 BUSY = replace(QUICK, stall_s=2.0, backoff_max_s=0.1)
 PIECES: list[Any] = [
     "word ", "", "två ", "字", "🙂", "\r\n", "\r", "\n\n", "data: no\nid: 7\n\n", "\ud83d", "half \udc00", "\0",
@@ -120,9 +122,16 @@ async def test_a_connection_that_says_nothing_counts_as_lost(tmp_path: Path) -> 
     """Before the answer, in its middle, and while nothing is said because there is nothing to say."""
     async with cutting_proxy() as proxy, serving(tmp_path, allowed_hosts=f"127.0.0.1:{proxy.port}") as server:
         proxy.target_port = server.port
-        fates = iter([HALF_OPEN, Fate("stall", 700)])
-        proxy.fate = lambda: next(fates, PASS)
+        states: list[State] = []
         go_on = asyncio.Event()
+
+        def fate() -> Fate:
+            """Half-open, then a stall in the middle of the answer, as often as it takes to get that far."""
+            if not proxy.met["stall"]:
+                return HALF_OPEN
+            return PASS if State.CATCHING_UP in states else Fate("stall", 700)
+
+        proxy.fate = fate
 
         async def source() -> AsyncIterator[str]:
             for number in range(50):
@@ -131,7 +140,7 @@ async def test_a_connection_that_says_nothing_counts_as_lost(tmp_path: Path) -> 
             yield "end"
 
         await server.playhead.start(source, stream_id="s", owner=OWNER)
-        states: list[State] = []
+        await has_stored(server.playhead, "s", 50, principal=OWNER)  # so that there is something to catch up with
         async with AsyncClient(proxy.url, limits=QUICK) as client, asyncio.timeout(WAIT_S):
             tail = client.tail("s", on_state=states.append)
             texts = [(await anext(tail)).text for _ in range(50)]
@@ -156,7 +165,7 @@ class Reading:
         self._thread.start()
 
     def _read(self, url: str, stream_id: str) -> None:
-        with Client(url, limits=QUICK) as client:
+        with Client(url, limits=BUSY) as client:
             tail = client.tail(stream_id, on_state=self.states.append, give_up_after_s=WAIT_S)
             for each in tail:
                 self.events.append(each)
@@ -170,25 +179,32 @@ class Reading:
 @pytest.mark.crash
 @pytest.mark.proves("K1", "K2")
 async def test_a_server_killed_and_started_again_on_the_same_file(tmp_path: Path) -> None:
-    with contextlib.ExitStack() as started:
-        server = started.enter_context(ServerProcess(tmp_path))
+    # The proxy keeps the port, which might be somebody else's by the time the second server has started.
+    async with cutting_proxy() as proxy:
+        with contextlib.ExitStack() as started:
 
-        async def begin_again() -> None:
-            server.kill()
-            await asyncio.to_thread(lambda: started.enter_context(ServerProcess(tmp_path, port=server.port)))
+            def start() -> ServerProcess:
+                return started.enter_context(ServerProcess(tmp_path, PLAYHEAD_ALLOWED_HOSTS=f"127.0.0.1:{proxy.port}"))
 
-        async with AsyncClient(server.url, limits=QUICK) as client, asyncio.timeout(2 * WAIT_S):
-            stream_id = (await client.say("/pace 50 /long 2000")).stream_id
-            reading = Reading(server.url, stream_id)
-            states: list[State] = []
-            tail = client.tail(stream_id, on_state=states.append)
-            events = [await anext(tail) for _ in range(20)]
-            await eventually(lambda: len(reading.events) >= 20)
-            beginning = asyncio.create_task(begin_again())
-            events += [each async for each in tail]
-            await reading.ended()
-            await beginning
-            whole = [each async for each in client.tail(stream_id)]
+            async def begin_again() -> None:
+                proxy.target_port = NOBODY
+                server.kill()
+                proxy.target_port = (await asyncio.to_thread(start)).port
+
+            server = start()
+            proxy.target_port = server.port
+            async with AsyncClient(proxy.url, limits=BUSY) as client, asyncio.timeout(2 * WAIT_S):
+                stream_id = (await client.say("/pace 50 /long 2000")).stream_id
+                reading = Reading(proxy.url, stream_id)
+                states: list[State] = []
+                tail = client.tail(stream_id, on_state=states.append)
+                events = [await anext(tail) for _ in range(20)]
+                await eventually(lambda: len(reading.events) >= 20)
+                beginning = asyncio.create_task(begin_again())
+                events += [each async for each in tail]
+                await reading.ended()
+                await beginning
+                whole = [each async for each in client.tail(stream_id)]
         assert events == reading.events == whole
         assert [each.offset for each in events] == list(range(1, tail.tail + 1))
         assert tail.outcome is not None

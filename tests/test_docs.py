@@ -32,7 +32,7 @@ async def test_readme_makes_a_generator_durable_in_an_app_of_ones_own(
         *(sys.executable, "-c", code), cwd=tmp_path, stderr=asyncio.subprocess.PIPE, env={**os.environ}
     )
     try:
-        async with asyncio.timeout(60), httpx.AsyncClient(base_url=await _address(process)) as client:
+        async with asyncio.timeout(60), httpx.AsyncClient(base_url=await _address(process), timeout=60) as client:
             stream_id = (await client.post("/ask", params={"question": "is it kept"})).json()["stream_id"]
             body = (await client.get(f"/answers/{stream_id}")).text
             said = re.findall(r'"data":"([^"]*)"', body)
