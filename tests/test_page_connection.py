@@ -116,7 +116,7 @@ async def test_seven_tabs_with_seven_answers_share_one_connection(server: Server
     tabs.on("requestfailed", lambda request: following.discard(request))
     pages = [await opened(tabs, f"{server.url}/?conversationId={uuid4()}") for _ in range(TABS)]
     for page in pages:
-        await say(page, LONG)
+        await say(page, "/pace 200 /long 2000")  # slowly, as seven pages draw what seven answers say
     for page in pages:
         await longer_than(page, 50)
     await eventually(lambda: len(following) == 1)
