@@ -486,15 +486,16 @@ async def test_p2_who_waits_gets_a_close_that_a_deletion_follows_at_once(
     """Whoever waits may be held up so long that it hears of both at once."""
     playhead, elsewhere = await open_playhead(), await open_playhead()
     out = await elsewhere.produce("s")
-    held, wait = asyncio.Event(), Feed.wait
+    waits, held, wait = asyncio.Event(), asyncio.Event(), Feed.wait
 
     async def late(feed: Feed, waiter: "asyncio.Future[None]") -> None:
+        waits.set()
         await wait(feed, waiter)
         await held.wait()
 
     monkeypatch.setattr(Feed, "wait", late)
     waiting = asyncio.create_task(playhead.wait("s"))
-    await until(lambda: "s" in playhead._readers.feeds and playhead._readers.feeds["s"].waiters != set())
+    await asyncio.wait_for(waits.wait(), 30)
     feed = playhead._readers.feeds["s"]
     await out.close()
     await until(lambda: feed.info is not None and feed.info.outcome is not None)
