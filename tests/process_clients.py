@@ -60,5 +60,5 @@ def as_environment(settings: dict[str, Any]) -> dict[str, str]:
 
 def run(directory: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [COMMAND, "serve", *arguments], cwd=directory, env=environment, capture_output=True, text=True, timeout=60
+        [COMMAND, "serve", *arguments], cwd=directory, env=environment, capture_output=True, text=True, timeout=120
     )

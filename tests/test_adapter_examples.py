@@ -37,7 +37,7 @@ def run(name: str, *words: str, **env: str) -> str:
         [sys.executable, EXAMPLES / f"{name}.py", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env=env,
     )

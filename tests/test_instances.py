@@ -403,25 +403,35 @@ async def test_p6_a_server_frozen_past_its_lease_and_taken_over_is_refused(
 # ---- the start -----------------------------------------------------------------------------------------
 
 
+_OF_TEMPLATE = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": "{port}"}
+
+
+@pytest.mark.parametrize(
+    ("code", "says", "environment"),
+    [
+        (
+            FAILED,
+            "Redis at 127.0.0.1:{free} cannot be reached",
+            {"PLAYHEAD_STORE": "redis://:{word}@127.0.0.1:{free}/0"},
+        ),
+        (FAILED, "Redis at 127.0.0.1:{port} wants a password", _OF_TEMPLATE),
+        (FAILED, "Redis at 127.0.0.1:{port} does not accept", {**_OF_TEMPLATE, "REDIS_PASSWORD": "not-{word}"}),
+        (FAILED, "Redis at 127.0.0.1:{port} may throw streams away", {**_OF_TEMPLATE, "REDIS_PASSWORD": "{word}"}),
+        (USAGE, "the store's URL is not understood", {"PLAYHEAD_STORE": "redis://:{word}@127.0.0.1:{port}/zero"}),
+    ],
+    ids=["nobody there", "no password", "a wrong password", "evicts", "not a URL"],
+)
 async def test_a_redis_that_will_not_do_is_one_clear_line(
-    make_redis: Callable[..., RedisServer], tmp_path: Path
+    make_redis: Callable[..., RedisServer], tmp_path: Path, code: int, says: str, environment: dict[str, str]
 ) -> None:
     guarded = make_redis("--requirepass", SESAME, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
-    nowhere, there = f"127.0.0.1:{free_port()}", f"127.0.0.1:{guarded.port}"
-    of_template = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(guarded.port)}
-    cases: list[tuple[int, str, dict[str, str]]] = [
-        (FAILED, f"Redis at {nowhere} cannot be reached", {"PLAYHEAD_STORE": f"redis://:{SESAME}@{nowhere}/0"}),
-        (FAILED, f"Redis at {there} wants a password", of_template),
-        (FAILED, f"Redis at {there} does not accept", {**of_template, "REDIS_PASSWORD": f"not-{SESAME}"}),
-        (FAILED, f"Redis at {there} may throw streams away", {**of_template, "REDIS_PASSWORD": SESAME}),
-        (USAGE, "the store's URL is not understood", {"PLAYHEAD_STORE": f"redis://:{SESAME}@{there}/zero"}),
-    ]
-    for code, says, environment in cases:  # one by one: each start has the machine, and its time limit, for itself
-        ended = await asyncio.to_thread(run, tmp_path, "--port", "0", **environment)
-        assert (ended.returncode, ended.stdout) == (code, ""), ended.stderr
-        assert ended.stderr.startswith(f"playhead: {says}")
-        assert ended.stderr.count("\n") == 1
-        assert SESAME not in ended.stderr
+    names = {"port": guarded.port, "free": free_port(), "word": SESAME}
+    given = {name: value.format(**names) for name, value in environment.items()}
+    ended = await asyncio.to_thread(run, tmp_path, "--port", "0", **given)
+    assert (ended.returncode, ended.stdout) == (code, ""), ended.stderr
+    assert ended.stderr.startswith(f"playhead: {says.format(**names)}")
+    assert ended.stderr.count("\n") == 1
+    assert SESAME not in ended.stderr
 
 
 async def test_the_start_warns_of_threads_on_one_host_and_shows_no_password(
