@@ -251,12 +251,12 @@ def test_what_looks_like_a_key_is_struck_out(text: str, expected: str | None) ->
 )
 def test_an_adapter_without_its_extra_says_what_to_install(adapter: str, package: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; import playhead.adapters.{adapter}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert f"pip install 'playhead[{adapter}]'" in done.stderr.splitlines()[-1]
 
 
 def test_the_adapter_for_starlette_without_it_says_what_to_install() -> None:
     code = "import sys; sys.modules['starlette'] = None; import playhead.adapters.starlette"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stderr.splitlines()[-1].endswith("is not installed: pip install starlette (or fastapi)")

@@ -55,7 +55,7 @@ def test_worker_and_client_do_what_the_page_says(directory: Path) -> None:
             assert re.fullmatch(r"w1 w2 w3 \n\[done\] 1\.\S+\n", first)
             second = run(directory, "client", "say:1 fail", ENDPOINT=f"http://{address}")
             assert re.fullmatch(r"w1 \n\[failed: RuntimeError: the provider refused, key \*\*\*\] 1\.\S+\n", second)
-            worker.communicate("\n", timeout=60)
+            worker.communicate("\n", timeout=120)
             assert worker.returncode == 0
         finally:
             if worker.poll() is None:

@@ -272,7 +272,7 @@ def test_without_the_durable_extension_readers_and_direct_runs_work() -> None:
         "try:\n    from playhead.adapters.agent_framework import PlayheadResponseCallback\n"
         "except ImportError as error:\n    print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == (
         "PlayheadResponseCallback needs the framework's durable extension, which is not installed:"
         " pip install 'playhead[agent-framework]'\n"
@@ -281,5 +281,5 @@ def test_without_the_durable_extension_readers_and_direct_runs_work() -> None:
 
 def test_without_the_framework_it_says_what_to_install() -> None:
     code = "import sys; sys.modules['agent_framework'] = None\nimport playhead.adapters.agent_framework"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert "pip install 'playhead[agent-framework]'" in done.stderr

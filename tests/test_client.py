@@ -611,7 +611,7 @@ def test_limits_that_are_none_are_refused(name: str) -> None:
 
 
 def run(code: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_importing_it_imports_no_server() -> None:

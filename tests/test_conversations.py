@@ -574,7 +574,7 @@ async def test_a_read_only_file_is_named(existing: bool) -> None:
             path.chmod(0o444)
         directory.chmod(0o555)  # noqa: ASYNC240
         command = [sys.executable, "-c", READ_ONLY, f"sqlite:///{path}"]
-        said = (await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, timeout=60)).stdout
+        said = (await asyncio.to_thread(subprocess.run, command, stdout=subprocess.PIPE, timeout=120)).stdout
         assert said.decode().startswith("StoreReadOnly threads.db cannot be written")
         assert said.count(b"\n") == 1
     finally:

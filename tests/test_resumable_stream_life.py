@@ -81,7 +81,7 @@ asyncio.run(look())
 def test_nobody_has_to_close_anything(any_url: str) -> None:
     """With every warning an error and asyncio's debug mode: what ran is interrupted, and not a word is said."""
     arguments = [sys.executable, "-X", "dev", "-W", "error", "-c", WITHOUT_CLOSE, any_url]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     assert complaints_of(done.stderr) == []
     assert done.stdout.split("\n") == [
         "Hello  Hello ",

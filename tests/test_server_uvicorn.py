@@ -36,7 +36,7 @@ assert same is create_app
 
 
 def test_importing_the_package_is_cheap_and_app_is_the_application(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", CHEAP], cwd=tmp_path, env={}, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", CHEAP], cwd=tmp_path, env={}, check=True, timeout=120)
 
 
 class Uvicorn:
