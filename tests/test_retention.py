@@ -152,6 +152,13 @@ class World:
         await self.keeper.tick(sweep=True)
         return (await self.store.load("s")).is_live
 
+    async def dies_in_one_lease(self) -> None:
+        """The stream lives on until one more lease of 5 s is over, and no longer."""
+        self.advance(4.9)
+        assert await self.is_live()
+        self.advance(0.2)
+        assert not await self.is_live()
+
     async def produce_unwatched(self, stream_id: str, unwatched_after_s: float) -> None:
         """A stream of this instance that is to be cancelled when nobody watches."""
         await self.store.apply(stream_id, Create(self.store.instance_id, unwatched_after_s=unwatched_after_s))
@@ -175,10 +182,7 @@ async def test_p6_a_new_sweeper_waits_one_lease_before_it_trusts_others_leases()
     world.advance(100)  # its lease ran out long before the sweeper came
     await world.open()
     assert await world.is_live()
-    world.advance(4.9)
-    assert await world.is_live()
-    world.advance(0.2)
-    assert not await world.is_live()
+    await world.dies_in_one_lease()
     assert (await world.store.load("s")).outcome.reason == "producer-lost"
 
 
@@ -188,10 +192,7 @@ async def test_p6_a_sweeper_whose_own_lease_was_renewed_late_waits_one_lease() -
     world.advance(100)
     world.steady_since = world.monotonic()  # the store was away for all of us until now
     assert await world.is_live()
-    world.advance(4.9)
-    assert await world.is_live()
-    world.advance(0.2)
-    assert not await world.is_live()
+    await world.dies_in_one_lease()
 
 
 @pytest.mark.proves("P6.3")
@@ -211,10 +212,7 @@ async def test_p6_a_sweeper_held_up_while_it_sweeps_waits_one_lease(monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(world.store, "orphans", held_up)
         assert await world.is_live()
-    world.advance(4.9)
-    assert await world.is_live()
-    world.advance(0.2)
-    assert not await world.is_live()
+    await world.dies_in_one_lease()
 
 
 @pytest.mark.proves("P6.3")
